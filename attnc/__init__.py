@@ -1,0 +1,51 @@
+"""attnc: attention mechanisms as text, compiled to fused kernels.
+
+    import attnc
+    op = attnc.compile("std:sliding_window", params={"size": 1024})
+    out = op(q, k, v)
+
+Importing this package loads neither torch nor anything else that is slow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attnc.diagnostics import AttncError, AttncWarning, CallError, Diagnostic, InternalError, SpecError
+
+if TYPE_CHECKING:
+    from attnc.emit import Artifact, emit
+    from attnc.ops import Op, compile
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "AttncError",
+    "AttncWarning",
+    "CallError",
+    "Diagnostic",
+    "InternalError",
+    "Op",
+    "SpecError",
+    "__version__",
+    "compile",
+    "emit",
+]
+
+_LAZY = {"Artifact": "attnc.emit", "emit": "attnc.emit", "Op": "attnc.ops", "compile": "attnc.ops"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names that need torch are imported when they are first used (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'attnc' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,83 @@
+"""What a template is rendered from: strings, ints and bools; all decisions are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Where the launcher takes an argument from.
+Role = Literal["pointer", "stride", "size", "param", "value", "offset", "tiles", "constexpr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """One kernel argument. `key` names the tensor, size, parameter or offset; `axis` the stride's dimension.
+
+    `kind` is the element kind behind a pointer, or the kind of the number: real, int, bool, "index" (int32).
+    """
+
+    name: str
+    role: Role
+    key: str
+    axis: int = 0
+    kind: str = "int"
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Properties of a call that change the text of the kernels."""
+
+    packed: bool = False
+    q_offset: Literal["int", "tensor", "end"] = "int"
+    k_offset: Literal["int", "tensor"] = "int"
+    wide: bool = False
+    aux: bool = False
+    wide_tensors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class VisitText:
+    """One loop over key tiles: lines before it, the text of its count, lines of its body."""
+
+    kind: str
+    before: tuple[str, ...]
+    count: str
+    body: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepText:
+    """One pass over the keys."""
+
+    title: str
+    start: tuple[str, ...]
+    visits: tuple[VisitText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelText:
+    """A kernel, ready for its template. `kind` picks the template, `grid_side` whose tokens the grid walks over."""
+
+    kind: Literal["attention", "token_map"]
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    args: tuple[Arg, ...]
+    place: tuple[str, ...]
+    prologue: tuple[str, ...]
+    sweeps: tuple[SweepText, ...]
+    epilogue: tuple[str, ...]
+    block: int
+    grid_side: Literal["q", "k"]
+    grid_heads: Literal["H", "Hk"]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelContext:
+    """One emitted module."""
+
+    header: tuple[str, ...]
+    helpers: tuple[str, ...]
+    kernels: tuple[KernelText, ...]

@@ -1,0 +1,78 @@
+"""`attnc.emit`: source and binaries of a spec for a GPU that need not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from attnc.codegen.context import Variant
+from attnc.codegen.crosscompile import Binary, LaunchConfig, Resources, cross_compile, parse_target
+from attnc.codegen.triton_module import lower_triton
+from attnc.diagnostics import CallError
+from attnc.compiler import compile_module
+from attnc.ir.plan import KernelPlan
+from attnc.passes.pipeline import PlanOptions, make_plan
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+_DTYPES = {"fp32": ("float32", 4), "fp16": ("float16", 2), "bf16": ("bfloat16", 2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a spec compiles to for one target. The fields but `kernels` are those of the attention kernel.
+
+    `source` is the Triton module, `ptx` or `amdgcn` the assembly, `binary` the cubin or hsaco.
+    """
+
+    target: str
+    source: str
+    plan: KernelPlan
+    ptx: str | None
+    amdgcn: str | None
+    binary: bytes
+    resources: Resources
+    kernels: tuple[Binary, ...]
+
+
+def emit(
+    spec: str | Path | None = None,
+    *,
+    source: str | None = None,
+    attention: str | None = None,
+    params: Mapping[str, bool | int | float] | None = None,
+    target: str = "cuda:90",
+    dtype: Dtype = "bf16",
+    head_dim: int = 64,
+    value_dim: int | None = None,
+    aux: bool = False,
+) -> Artifact:
+    """Compile for `target` ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942"). `aux`: with the statistics as outputs.
+
+    Raises SpecError for the spec and CallError for the rest.
+    """
+    if dtype not in _DTYPES:
+        raise CallError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+    width = head_dim if value_dim is None else value_dim
+    if not (1 <= head_dim <= 256 and 1 <= width <= 256):
+        raise CallError(f"head dimensions must be from 1 to 256, got D = {head_dim}, Dv = {width}")
+    parse_target(target)
+    module = compile_module(spec, source=source, attention=attention, params=params or {})
+    name, itemsize = _DTYPES[dtype]
+    plan = make_plan(module, PlanOptions(head_dim, width, itemsize))
+    emitted = lower_triton(plan, Variant(aux=aux))
+    config = LaunchConfig(warps=8 if max(head_dim, width) > 64 or target.startswith("hip") else 4)
+    kernels = cross_compile(emitted, target, name, config)
+    main = kernels[-1]
+    nvidia = target.startswith("cuda")
+    return Artifact(
+        target=target,
+        source=emitted.source,
+        plan=plan,
+        ptx=main.assembly if nvidia else None,
+        amdgcn=None if nvidia else main.assembly,
+        binary=main.binary,
+        resources=main.resources,
+        kernels=kernels,
+    )

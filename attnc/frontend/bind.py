@@ -1,0 +1,189 @@
+"""Static parameters to constants: what is compiled has none of them left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from operator import index
+
+from attnc.diagnostics import Diagnostic, SpecError
+from attnc.frontend import limits
+from attnc.frontend.errors import parameters as errors
+from attnc.frontend.errors.wording import Error
+from attnc.frontend.params import in_range, range_text
+from attnc.ir.expr import Call, Const, Exists, Expr, Param, Var
+from attnc.ir.fold import fold
+from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam
+from attnc.ir.traverse import children, map_children
+from attnc.ir.types import BOOL, INT
+
+Scalar = bool | int | float
+
+
+def bind(module: AttentionModule, params: Mapping[str, object]) -> AttentionModule:
+    """The module with its static parameters replaced by `params` or their defaults, everything known computed.
+
+    Raises SpecError (E5) with all parameters that are unknown, missing, of the wrong type or out of range.
+    """
+    statics = {scalar.name: scalar for scalar in module.scalars if not scalar.dynamic}
+    found = [_unknown(module, name, tuple(statics)) for name in params if name not in statics]
+    values = dict[str, Const]()
+    for scalar in statics.values():
+        value = _value(module, scalar, params)
+        if isinstance(value, Const):
+            values[scalar.name] = value
+        else:
+            found.append(value)
+    _raise(error.diagnostic() for error in found)
+    bound = _substituted(module, values)
+    _raise(error.diagnostic() for error in _constant_errors(bound))
+    return bound
+
+
+def _raise(diagnostics: Iterable[Diagnostic]) -> None:
+    found = tuple(dict.fromkeys(diagnostics))
+    if found:
+        raise SpecError(found[: limits.DIAGNOSTICS])
+
+
+# ----------------------------------------------------------------------------------------- values
+
+
+def _unknown(module: AttentionModule, name: str, known: tuple[str, ...]) -> Error:
+    elsewhere = None
+    if any(scalar.name == name for scalar in module.scalars):
+        elsewhere = f"`{name}` is dynamic: give it at the call"
+    elif any(tensor.name == name for tensor in module.tensors):
+        elsewhere = f"`{name}` is a tensor: give it at the call"
+    return errors.UnknownParameter(str(name), module.name, known, elsewhere)
+
+
+def _value(module: AttentionModule, scalar: ScalarParam, params: Mapping[str, object]) -> Const | Error:
+    if scalar.name not in params:
+        if isinstance(scalar.default, Const):
+            return scalar.default
+        return errors.MissingParameter(scalar.name, scalar.type.kind, module.name, scalar.span)
+    given = params[scalar.name]
+    value = _as_kind(given, scalar)
+    if value is None:
+        wanted = {"int": "an int of 64 bits", "real": "a finite number", "bool": "a bool"}[scalar.type.kind]
+        return errors.WrongParameter(scalar.name, wanted, repr(given), scalar.span)
+    if scalar.range is not None and not in_range(value, scalar.range):
+        return errors.ParameterOutOfRange(scalar.name, repr(given), range_text(scalar.range), scalar.span)
+    return Const(value, scalar.type, scalar.span)
+
+
+def _as_kind(given: object, scalar: ScalarParam) -> Scalar | None:
+    """The value as the declared kind; None when it is not one. Never rounds, never takes a bool for a number."""
+    if scalar.type == BOOL or isinstance(given, bool):
+        return given if scalar.type == BOOL and isinstance(given, bool) else None
+    if scalar.type == INT:
+        try:
+            value = index(given)  # type: ignore[arg-type]  # accepts numpy ints, refuses floats
+        except TypeError:
+            return None
+        return value if -(1 << 63) <= value < 1 << 63 else None
+    try:
+        real = float(given) if not isinstance(given, str) else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return real if math.isfinite(real) else None
+
+
+# ------------------------------------------------------------------------------------ substitution
+
+
+def _substituted(module: AttentionModule, values: Mapping[str, Const]) -> AttentionModule:
+    """Every expression with the values in place and folded. Shared nodes stay shared."""
+    put = _Substitution(values)
+
+    def done(expr: Expr) -> Expr:
+        return fold(put(expr))
+
+    return replace(
+        module,
+        scalars=tuple(scalar for scalar in module.scalars if scalar.dynamic),
+        tensors=tuple(replace(tensor, dims=tuple(map(done, tensor.dims))) for tensor in module.tensors),
+        grid_q=_grid(module.grid_q, done),
+        grid_k=_grid(module.grid_k, done),
+        mask=done(module.mask),
+        score=done(module.score),
+        cascade=_bindings(module.cascade, done),
+        value=done(module.value),
+        output=done(module.output),
+        aux=_bindings(module.aux, done),
+    )
+
+
+class _Substitution:
+    def __init__(self, values: Mapping[str, Const]) -> None:
+        self._values = values
+        self._done: dict[int, tuple[Expr, Expr]] = {}
+
+    def __call__(self, expr: Expr) -> Expr:
+        known = self._done.get(id(expr))
+        if known is not None:
+            return known[1]
+        if isinstance(expr, Param) and expr.name in self._values:
+            found: Expr = replace(self._values[expr.name], span=expr.span)
+        else:
+            found = map_children(expr, self)
+        self._done[id(expr)] = (expr, found)
+        return found
+
+
+def _grid(grid: Grid | None, done: Callable[[Expr], Expr]) -> Grid | None:
+    return None if grid is None else Grid(grid.names, tuple(map(done, grid.extents)), done(grid.start))
+
+
+def _bindings(bindings: tuple[Binding, ...], done: Callable[[Expr], Expr]) -> tuple[Binding, ...]:
+    return tuple(replace(binding, expr=done(binding.expr)) for binding in bindings)
+
+
+# --------------------------------------------------------------------------------- what is known now
+
+
+def _constant_errors(module: AttentionModule) -> Iterator[Error]:
+    """Divisors, exponents, `exists` ranges, extents and dimensions that are wrong now that they are numbers."""
+    for grid in (module.grid_q, module.grid_k):
+        for name, extent in zip(grid.names, grid.extents, strict=True) if grid else ():
+            if isinstance(extent, Const) and extent.value < 1:
+                yield errors.BadConstant(f"the extent of `{name}`", "at least 1", str(extent.value), extent.span)
+    for tensor in module.tensors:
+        for dim in tensor.dims:
+            if isinstance(dim, Const) and dim.value < 0:
+                what = f"a dimension of `{tensor.name}`"
+                yield errors.BadConstant(what, "at least 0", str(dim.value), dim.span)
+    lows = dict[str, int]()
+    for node in _nodes(module):
+        yield from _node_errors(node, lows)
+
+
+def _nodes(module: AttentionModule) -> Iterator[Expr]:
+    """Every node once, parents before children."""
+    weights = [binding.expr for binding in (*module.cascade, *module.aux)]
+    stack = [module.output, module.value, *reversed(weights), module.score, module.mask]
+    seen = set[int]()
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            stack.extend(reversed(children(node)))
+
+
+def _node_errors(node: Expr, lows: dict[str, int]) -> Iterator[Error]:
+    """`lows` are the lower bounds of the `exists` variables met so far."""
+    match node:
+        case Call(fn="floordiv" | "mod", args=(_, Const(value=value, span=span))) if value <= 0:
+            yield errors.BadConstant("a divisor", "at least 1", str(value), span)
+        case Call(fn="pow", args=(_, Var(name=name, span=span))) if lows.get(name, 0) < 0:
+            yield errors.BadConstant(f"the exponent `{name}`", "at least 0", f"from {lows[name]}", span)
+        case Exists(var=var, low=Const(value=low), high=Const(value=high)):
+            lows[var] = min(int(low), lows.get(var, int(low)))
+            if high - low > limits.EXISTS_VALUES:
+                wanted = f"at most {limits.EXISTS_VALUES} values"
+                yield errors.BadConstant("the range of `exists`", wanted, str(high - low), node.span)
+        case _:
+            return

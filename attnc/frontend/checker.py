@@ -1,0 +1,127 @@
+"""The checker: one run over one file, its findings, and the bounds on its work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attnc.diagnostics import Diagnostic, Label
+from attnc.frontend import ast, limits
+from attnc.frontend.declared import check_declared
+from attnc.frontend.environment import ANYWHERE, Env
+from attnc.frontend.errors import names as name_errors
+from attnc.frontend.errors import syntax as errors
+from attnc.frontend.errors.wording import Error
+from attnc.frontend.expressions import elaborate
+from attnc.frontend.measures import Measures
+from attnc.frontend.resolve import Declared, Library
+from attnc.frontend.typing_rules import convert
+from attnc.ir.expr import Expr
+from attnc.ir.types import ScalarType
+from attnc.source import Span
+
+
+class TooMuchWork(Exception):
+    """The uses of a file multiply beyond the bound; it has been reported."""
+
+
+class Checker:
+    """Implements `environment.Elaborator`."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.dynamic: set[str] = set()
+        self.diagnostics: list[Diagnostic] = []
+        self._seen: set[tuple[str, int, int, int, str]] = set()
+        self._measures = Measures()
+        self._sound: dict[int, bool] = {}
+        self._checking: list[Declared] = []
+        self._depth = 0
+        self._work = 0
+
+    # ----------------------------------------------------------------------------- expressions
+
+    def expr(self, node: ast.Expr, env: Env) -> Expr | None:
+        self._count(node, env)
+        if self._depth >= limits.EXPRESSION_DEPTH:
+            self.report(errors.TooDeep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
+            return None
+        self._depth += 1
+        try:
+            found = elaborate(self, node, env)
+        finally:
+            self._depth -= 1
+        return found if found is None or self._is_bounded(found, node, env) else None
+
+    def _count(self, node: ast.Expr, env: Env) -> None:
+        self._work += 1
+        if self._work > limits.CHECKED_NODES:
+            self.report(errors.TooManyNodes(env.used_at or node.span), env)
+            raise TooMuchWork
+
+    def _is_bounded(self, expr: Expr, node: ast.Expr, env: Env) -> bool:
+        measure = self._measures.of(expr)
+        if measure.nodes > limits.EXPRESSION_NODES:
+            self.report(errors.TooManyNodes(node.span), env)
+            return False
+        if measure.depth > limits.EXPRESSION_DEPTH:
+            self.report(errors.TooDeep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
+            return False
+        return True
+
+    def typed(self, node: ast.Expr, env: Env, kind: ScalarType, what: str) -> Expr | None:
+        found = self.expr(node, env)
+        return None if found is None else convert(self, env, found, kind, what)
+
+    def reads(self, expr: Expr) -> frozenset[str]:
+        return self._measures.of(expr).reads
+
+    # ---------------------------------------------------------------------------- declarations
+
+    def sound(self, declared: Declared) -> bool:
+        known = self._sound.get(id(declared))
+        if known is not None:
+            return known
+        if declared in self._checking:
+            return self._cyclic(declared)
+        before = len(self._seen)
+        dynamic, self.dynamic = self.dynamic, set()
+        self._checking.append(declared)
+        check_declared(self, declared)
+        self._checking.pop()
+        self.dynamic = dynamic
+        self._sound[id(declared)] = self._sound.get(id(declared), True) and len(self._seen) == before
+        return self._sound[id(declared)]
+
+    def _cyclic(self, declared: Declared) -> bool:
+        cycle = self._checking[self._checking.index(declared) :]
+        for member in cycle:
+            self._sound[id(member)] = False
+        chain = tuple(member.name for member in cycle)
+        env = Env({}, declared.scope, ANYWHERE)
+        self.report(name_errors.CyclicDefinition(chain, declared.node.name.span), env)
+        return False
+
+    # -------------------------------------------------------------------------------- findings
+
+    def report(self, error: Error, env: Env) -> None:
+        """Record an error once, with the use that brought its text here."""
+        if len(self.diagnostics) > limits.DIAGNOSTICS:
+            self._seen.add(("", len(self._seen), 0, 0, ""))
+            return
+        found = error.diagnostic()
+        span = found.primary.span if found.primary else None
+        key = (found.code, *_place(span), found.title)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if env.used_at is not None and span is not None and not _covers(span, env.used_at):
+            found = replace(found, secondary=(*found.secondary, Label(env.used_at, "used here")))
+        self.diagnostics.append(found)
+
+
+def _place(span: Span | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if span is None else (id(span.source), span.start, span.end)
+
+
+def _covers(a: Span, b: Span) -> bool:
+    return a.source is b.source and a.start <= b.start and b.end <= a.end

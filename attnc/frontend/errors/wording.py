@@ -1,0 +1,49 @@
+"""Phrases that several messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Protocol
+
+from attnc.diagnostics import Diagnostic
+
+
+class Error(Protocol):
+    """One mistake of the user: data, and how it is said."""
+
+    def diagnostic(self) -> Diagnostic:
+        """The message."""
+        ...
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was most likely meant to be."""
+    candidates = sorted(set(known) - {name})
+    lowered = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    found = get_close_matches(name[:64].lower(), lowered, n=1, cutoff=0.7)
+    return lowered[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A help line for a near-miss; None when nothing is near."""
+    found = near(name, known)
+    return None if found is None else f"did you mean `{found}`?"
+
+
+def listing(names: Iterable[str], limit: int = 12) -> str:
+    """`a`, `b` and 3 more."""
+    ordered = list(names)
+    shown = ", ".join(f"`{name}`" for name in ordered[:limit])
+    rest = len(ordered) - limit
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def clip(text: str, limit: int = 40) -> str:
+    """Text of the user for a title: one line, bounded."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,39 @@
+"""The names that the language itself gives a meaning."""
+
+from __future__ import annotations
+
+from attnc.frontend.tokens import KEYWORDS
+from attnc.ir.builtins import CALLABLE
+from attnc.ir.expr import IndexName, ReduceOp, SizeName
+
+INDICES: dict[str, IndexName] = {"b": "b", "h": "h", "hk": "hk", "i": "i", "j": "j"}
+SIZES: dict[str, SizeName] = {"B": "B", "H": "H", "Hk": "Hk", "N": "N", "M": "M", "D": "D", "Dv": "Dv"}
+#: Scalars and vectors that the language predefines.
+VALUES: tuple[str, ...] = ("q", "k", "v", "o", "s", "scale", "n_keys")
+REDUCTIONS: dict[str, ReduceOp] = {"max": "max", "min": "min", "sum": "sum", "mean": "mean", "count": "count"}
+CALL_KEYWORDS: tuple[str, ...] = ("q_offset", "k_offset", "cu_seqlens", "return_aux", "checks")
+TYPES: tuple[str, ...] = ("int", "real", "bool")
+#: Names of other languages for the three kinds of numbers.
+FOREIGN_TYPES: dict[str, str] = {
+    **dict.fromkeys(("float", "double", "f16", "f32", "f64", "bf16", "float32", "half", "number"), "real"),
+    **dict.fromkeys(("integer", "i32", "i64", "int32", "int64", "long", "uint", "index"), "int"),
+    **dict.fromkeys(("boolean", "logical"), "bool"),
+}
+
+_RESERVED: dict[str, str] = {
+    **dict.fromkeys(CALLABLE | REDUCTIONS.keys(), "a builtin"),
+    **dict.fromkeys(KEYWORDS, "a word of the language"),
+    **dict.fromkeys(CALL_KEYWORDS, "a keyword of the call"),
+    **dict.fromkeys(TYPES, "a type"),
+    **dict.fromkeys(VALUES, "a value that the language defines"),
+    **dict.fromkeys(INDICES, "an index"),
+    **dict.fromkeys(SIZES, "a size"),
+    "out": "the name of the output map",
+    "pi": "a constant",
+    "inf": "a bound of ranges",
+}
+
+
+def reserved_as(name: str) -> str | None:
+    """What the language uses `name` for; None when it is free."""
+    return _RESERVED.get(name)

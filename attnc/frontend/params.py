@@ -1,0 +1,261 @@
+"""Parameters: types, dimensions, ranges and defaults of headers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from attnc.diagnostics import SpecError
+from attnc.frontend import ast
+from attnc.frontend.environment import (
+    CONSTANT,
+    SIZE,
+    Broken,
+    Elaborator,
+    Env,
+    Function,
+    Local,
+    Meaning,
+    Tensor,
+    all_or_none,
+)
+from attnc.frontend.errors import names as name_errors
+from attnc.frontend.errors import support
+from attnc.frontend.errors import types as errors
+from attnc.frontend.names import FOREIGN_TYPES, TYPES, reserved_as
+from attnc.frontend.resolve import Scope
+from attnc.frontend.typing_rules import convert
+from attnc.ir.expr import Const, Expr, Param, Ref, Size
+from attnc.ir.fold import fold
+from attnc.ir.module import Range, ScalarParam, TensorParam
+from attnc.ir.types import BOOL, INT, REAL, ScalarType, VectorType
+
+SCALARS: dict[str, ScalarType] = {"int": INT, "real": REAL, "bool": BOOL}
+_MODIFIERS = ("learned", "static", "dynamic")
+
+
+@dataclass(slots=True)
+class Header:
+    """The parameters of a declaration, typed. `names` is what its body starts from."""
+
+    scalars: list[ScalarParam] = field(default_factory=list[ScalarParam])
+    tensors: list[TensorParam] = field(default_factory=list[TensorParam])
+    names: dict[str, Meaning] = field(default_factory=dict[str, Meaning])
+
+
+def is_tensor_or_vector(param: ast.Param) -> bool:
+    """Whether the parameter has dimensions."""
+    return param.type is not None and param.type.dims is not None
+
+
+def check_header(el: Elaborator, scope: Scope, params: Sequence[ast.Param], *, attention: bool) -> Header:
+    """The header of a declaration. Of an attention, parameters come from outside; of others, from their use."""
+    header = Header()
+    _check_names(el, scope, params)
+    for param in params:  # all scalars first: dimensions may mention later ones
+        if not is_tensor_or_vector(param):
+            header.names[param.name.text] = _scalar(el, scope, header, param, attention=attention)
+    for param in params:
+        if is_tensor_or_vector(param):
+            header.names[param.name.text] = _tensor(el, scope, header, param, attention=attention)
+    return header
+
+
+def _check_names(el: Elaborator, scope: Scope, params: Sequence[ast.Param]) -> None:
+    env = Env({}, scope, CONSTANT)
+    seen = dict[str, ast.Word]()
+    for param in params:
+        check_free(el, env, param.name)
+        first = seen.setdefault(param.name.text, param.name)
+        if first is not param.name:
+            el.report(name_errors.DuplicateName("parameter", first.text, param.name.span, first.span), env)
+
+
+def check_free(el: Elaborator, env: Env, word: ast.Word) -> None:
+    """Report a name that the language uses itself."""
+    meaning = reserved_as(word.text)
+    if meaning is not None:
+        el.report(name_errors.ReservedName(word.text, meaning, word.span), env)
+
+
+# ---------------------------------------------------------------------------------------- scalars
+
+
+def _scalar(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, attention: bool) -> Meaning:
+    env = Env({}, scope, CONSTANT)
+    if param.type is None:
+        return _untyped(el, env, param, attention=attention)
+    kind = param.type.name.text
+    if kind == "feature" and not attention:
+        return Function(None)
+    if kind not in SCALARS:
+        _report_type(el, env, param.type, attention=attention)
+        return Broken()
+    modifiers = _check_modifiers(el, env, param, ("dynamic", "static") if attention else ())
+    scalar = ScalarParam(
+        param.name.text,
+        SCALARS[kind],
+        "dynamic" in modifiers,
+        _default(el, env, param, SCALARS[kind]),
+        _range(el, env, param, SCALARS[kind]) if attention else _no_range(el, env, param),
+        param.name.span,
+    )
+    _check_default(el, env, param, scalar)
+    header.scalars.append(scalar)
+    if scalar.dynamic:
+        el.dynamic.add(scalar.name)
+    return Local(Param(scalar.name, scalar.type, scalar.span))
+
+
+def _untyped(el: Elaborator, env: Env, param: ast.Param, *, attention: bool) -> Meaning:
+    """Only the token of a feature has no type: it is a vector of any length."""
+    if attention:
+        el.report(errors.MissingType(param.name.text, param.name.span), env)
+        return Broken()
+    return Local(Ref(param.name.text, VectorType(Size("D")), param.name.span))
+
+
+def _report_type(el: Elaborator, env: Env, type_: ast.TypeRef, *, attention: bool) -> None:
+    if type_.name.text in ("feature", "mask", "bias", "score"):
+        what = f"a parameter of kind `{type_.name.text}`"
+        help_ = "name it in the body: `normalizer linear(my_feature)`" if attention else "only `feature` can be passed"
+        el.report(support.NotYet(what, type_.span, help_), env)
+        return
+    meant = FOREIGN_TYPES.get(type_.name.text)
+    el.report(errors.UnknownType(type_.name.text, meant, TYPES, type_.name.span), env)
+
+
+def _check_modifiers(el: Elaborator, env: Env, param: ast.Param, allowed: tuple[str, ...]) -> frozenset[str]:
+    for word in param.modifiers:
+        if word.text not in allowed:
+            known = allowed or _MODIFIERS
+            el.report(errors.BadModifier(word.text, param.name.text, known, word.text in _MODIFIERS, word.span), env)
+    return frozenset(word.text for word in param.modifiers)
+
+
+def _default(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Expr | None:
+    return None if param.default is None else constant(el, env, param.default, kind, "a default")
+
+
+def constant(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType, what: str) -> Const | None:
+    """The literal that a constant expression amounts to."""
+    expr = el.typed(node, replace(env, place=CONSTANT), kind, what)
+    if expr is None:
+        return None
+    try:
+        folded = fold(expr)
+    except SpecError as error:
+        el.report(errors.Arithmetic.of(error, node.span), env)
+        return None
+    if isinstance(folded, Const):
+        return folded
+    el.report(errors.NotConstant(what, node.span), env)
+    return None
+
+
+# ----------------------------------------------------------------------------------------- ranges
+
+
+def _no_range(el: Elaborator, env: Env, param: ast.Param) -> None:
+    for range_ in param.ranges:
+        el.report(errors.RangeNotHere(param.name.text, range_.span), env)
+
+
+def _range(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Range | None:
+    if not param.ranges:
+        return None
+    node = param.ranges[0]
+    if kind == BOOL or len(param.ranges) > 1:
+        why = "a bool has no range" if kind == BOOL else "one range is enough"
+        el.report(errors.BadRange(why, param.ranges[-1].span), env)
+        return None
+    low, high = (_bound(el, env, bound, kind) for bound in (node.low, node.high))
+    if low is None or high is None:
+        return None
+    empty = low > high or (low == high and (node.low_open or node.high_open))
+    if empty:
+        el.report(errors.BadRange("no value lies in it", node.span), env)
+        return None
+    return Range(_finite(low), _finite(high), node.low_open, node.high_open)
+
+
+def _finite(bound: float) -> float | None:
+    return None if math.isinf(bound) else bound
+
+
+def _bound(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType) -> float | None:
+    match node:
+        case ast.Name(text="inf"):
+            return math.inf
+        case ast.Unary(op="-", operand=ast.Name(text="inf")):
+            return -math.inf
+        case _:
+            found = constant(el, env, node, kind, "a bound of a range")
+            return None if found is None else found.value
+
+
+def in_range(value: float, range_: Range) -> bool:
+    """Whether a value lies in a range."""
+    above = range_.low is None or value > range_.low or (value == range_.low and not range_.low_open)
+    below = range_.high is None or value < range_.high or (value == range_.high and not range_.high_open)
+    return above and below
+
+
+def range_text(range_: Range) -> str:
+    """`[0, 32)`."""
+    low = "-inf" if range_.low is None else f"{range_.low:g}"
+    high = "inf" if range_.high is None else f"{range_.high:g}"
+    opener = "(" if range_.low_open or range_.low is None else "["
+    return f"{opener}{low}, {high}{')' if range_.high_open or range_.high is None else ']'}"
+
+
+def _check_default(el: Elaborator, env: Env, param: ast.Param, scalar: ScalarParam) -> None:
+    if param.default is None or scalar.range is None or not isinstance(scalar.default, Const):
+        return
+    if not in_range(scalar.default.value, scalar.range):
+        text = range_text(scalar.range)
+        el.report(errors.OutOfRange(f"the default of `{scalar.name}`", text, param.default.span), env)
+
+
+# ---------------------------------------------------------------------------------------- tensors
+
+
+def _tensor(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, attention: bool) -> Meaning:
+    assert param.type is not None
+    env = Env(header.names, scope, SIZE)
+    kind = SCALARS.get(param.type.name.text)
+    dims = check_dims(el, env, param.type.dims or ())
+    if kind is None:
+        _report_type(el, env, param.type, attention=attention)
+    allowed = ("learned", "static") if attention else ("learned",)
+    modifiers = _check_modifiers(el, env, param, allowed)
+    if "static" in modifiers:
+        el.report(support.NotYet("a tensor known when compiling", param.span, "leave `static` out"), env)
+    if param.default is not None:
+        el.report(errors.TensorDefault(param.name.text, param.default.span), env)
+    if kind is None or dims is None:
+        return Broken()
+    range_ = _range(el, env, param, kind) if attention else _no_range(el, env, param)
+    tensor = TensorParam(
+        param.name.text, kind, dims, learned="learned" in modifiers, range=range_, span=param.name.span
+    )
+    header.tensors.append(tensor)
+    return Tensor(tensor)
+
+
+def check_dims(el: Elaborator, env: Env, nodes: Sequence[ast.Expr]) -> tuple[Expr, ...] | None:
+    """Dimensions of a tensor: ints over sizes and static parameters."""
+    return all_or_none([_dim(el, env, node) for node in nodes])
+
+
+def _dim(el: Elaborator, env: Env, node: ast.Expr) -> Expr | None:
+    dim = el.expr(node, replace(env, place=SIZE))
+    dim = None if dim is None else convert(el, env, dim, INT, "a dimension")
+    if dim is None:
+        return None
+    unknown = sorted(name for name in el.dynamic if f"param {name}" in el.reads(dim))
+    if unknown:
+        el.report(errors.DynamicDim(unknown[0], node.span), env)
+        return None
+    return dim

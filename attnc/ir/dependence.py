@@ -1,0 +1,62 @@
+"""Which axes of the iteration space an expression varies along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import assert_never
+
+from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.traverse import children
+
+#: "i": query positions, "j": key positions, "b"/"h"/"hk": batch and heads.
+Axes = frozenset[str]
+
+NONE: Axes = frozenset()
+PAIR: Axes = frozenset("ij")
+
+_VALUES: dict[str, Axes] = {
+    "q": frozenset(("b", "h", "i")),
+    "k": frozenset(("b", "hk", "j")),
+    "v": frozenset(("b", "hk", "j")),
+    "s": frozenset(("b", "h", "i", "j")),
+    "o": frozenset(("b", "h", "i")),
+    "n_keys": frozenset(("b", "h", "i")),
+}
+_INDICES: dict[str, Axes] = {"r": frozenset("i"), "c": frozenset("j")}
+
+
+def union(parts: Iterable[Axes]) -> Axes:
+    """Union of axis sets."""
+    return NONE.union(*parts)
+
+
+def axes(expr: Expr, refs: Mapping[str, Axes] | None = None) -> Axes:
+    """Free axes of `expr`; `refs` tells those of named values (a row value when it is missing)."""
+    match expr:
+        case Const() | Size() | Param() | Var():
+            return NONE
+        case Index(name=name):
+            return _INDICES.get(name, frozenset((name,)))
+        case GridCoord(side=side):
+            return frozenset("i" if side == "q" else "j")
+        case Value(name=name):
+            return _VALUES.get(name, NONE)
+        case Ref(name=name):
+            return (refs or {}).get(name, frozenset("i"))
+        case Reduce(axis=axis):
+            inner = union(axes(child, refs) for child in children(expr))
+            return inner - {axis}
+        case Call() | Lookup() | Exists():
+            return union(axes(child, refs) for child in children(expr))
+        case _:
+            assert_never(expr)
+
+
+def varies(expr: Expr, axis: str, refs: Mapping[str, Axes] | None = None) -> bool:
+    """Whether the value changes along `axis`."""
+    return axis in axes(expr, refs)
+
+
+def pair_axes(expr: Expr, refs: Mapping[str, Axes] | None = None) -> Axes:
+    """The axes among i and j."""
+    return axes(expr, refs) & PAIR

@@ -1,0 +1,158 @@
+"""Dimensions: int expressions over sizes and parameters, compared and evaluated exactly.
+
+The canonical form is a polynomial: `2*L - 1` and `L + L - 1` are the same dimension. What is no polynomial
+(`//`, `%`, `min`, ...) counts as one unknown, equal to another when its operands are equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+from attnc.ir.builtins import BUILTINS
+from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+
+#: An atom is a name, or the function and canonical operands of what is no polynomial.
+Atom = tuple[str, ...] | tuple[str, tuple["Polynomial", ...]]
+#: Products of atoms, each in order, and their coefficients; without zeros.
+Polynomial = tuple[tuple[tuple[str, ...], int], ...]
+
+_MAX_TERMS = 200
+
+
+def same_dim(a: Expr, b: Expr) -> bool:
+    """Whether two dimensions are equal for all sizes and parameters."""
+    return a is b or canonical(a) == canonical(b)
+
+
+def canonical(dim: Expr) -> Polynomial:
+    """The polynomial of a dimension, its terms in order."""
+    match dim:
+        case Const(value=value):
+            return _polynomial({(): int(value)})
+        case Size(name=name) | Param(name=name) | Var(name=name) | Ref(name=name) | Value(name=name):
+            return (((name,), 1),)
+        case Index(name=name):
+            return (((name,), 1),)
+        case Call(fn=fn, args=args):
+            return _call(fn, args)
+        case Lookup() | Reduce() | Exists() | GridCoord():
+            return ((("?" + repr(dim),), 1),)
+        case _:
+            assert_never(dim)
+
+
+def _call(fn: str, args: tuple[Expr, ...]) -> Polynomial:
+    parts = tuple(canonical(arg) for arg in args)
+    match fn, parts:
+        case "add", (a, b):
+            return _sum(a, b, 1)
+        case "sub", (a, b):
+            return _sum(a, b, -1)
+        case "neg", (a,):
+            return _sum((), a, -1)
+        case "mul", (a, b) if len(a) * len(b) <= _MAX_TERMS:
+            return _product(a, b)
+        case _:
+            return (((f"{fn}{parts}",), 1),)
+
+
+def _polynomial(terms: Mapping[tuple[str, ...], int]) -> Polynomial:
+    return tuple(sorted((factors, count) for factors, count in terms.items() if count))
+
+
+def _sum(a: Polynomial, b: Polynomial, sign: int) -> Polynomial:
+    terms = Counter(dict(a))
+    for factors, count in b:
+        terms[factors] += sign * count
+    return _polynomial(terms)
+
+
+def _product(a: Polynomial, b: Polynomial) -> Polynomial:
+    terms = Counter[tuple[str, ...]]()
+    for left, m in a:
+        for right, n in b:
+            terms[tuple(sorted(left + right))] += m * n
+    return _polynomial(terms)
+
+
+# ------------------------------------------------------------------------------------- evaluation
+
+_FUNCTIONS: dict[str, Callable[..., int]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b,
+    "mod": lambda a, b: a % b,
+    "neg": lambda a: -a,
+    "min": min,
+    "max": max,
+    "abs": abs,
+    "bitand": lambda a, b: a & b,
+    "bit_length": lambda a: a.bit_length(),
+    "sign": lambda a: (a > 0) - (a < 0),
+    "relu": lambda a: max(a, 0),
+    "pow": lambda a, b: a**b,
+}
+
+
+def evaluate_dim(dim: Expr, values: Mapping[str, int]) -> int:
+    """The dimension as a number; `values` has the sizes and parameters by name.
+
+    Raises KeyError for a name without a value, ZeroDivisionError, and ValueError for what is no dimension.
+    """
+    match dim:
+        case Const(value=value):
+            return int(value)
+        case Size(name=name) | Param(name=name):
+            return values[name]
+        case Call(fn=fn, args=args) if fn in _FUNCTIONS:
+            operands = [evaluate_dim(arg, values) for arg in args]
+            if fn == "pow" and not (0 <= operands[1] and operands[0].bit_length() * operands[1] <= 64):
+                raise ValueError("power beyond 64 bits")
+            return _FUNCTIONS[fn](*operands)
+        case _:
+            raise ValueError(f"not a dimension: {dim_text(dim)}")
+
+
+# ------------------------------------------------------------------------------------------- text
+
+_STRENGTH = {"add": 1, "sub": 1, "mul": 2, "floordiv": 2, "mod": 2, "neg": 3, "pow": 4}
+
+
+def dim_text(dim: Expr) -> str:
+    """The dimension as the user would write it."""
+    return _text(dim, 0)
+
+
+def dims_text(dims: tuple[Expr, ...]) -> str:
+    """`[B, H, N]`."""
+    return f"[{', '.join(dim_text(dim) for dim in dims)}]"
+
+
+def _text(dim: Expr, strength: int) -> str:
+    match dim:
+        case Const(value=value):
+            return str(value)
+        case Size(name=name) | Param(name=name) | Index(name=name) | Var(name=name) | Ref(name=name):
+            return name
+        case Value(name=name) | Lookup(tensor=name):
+            return name
+        case Call(fn=fn, args=args) if fn in _STRENGTH:
+            return _operator_text(fn, args, strength)
+        case Call(fn=fn, args=args):
+            return f"{fn}({', '.join(_text(arg, 0) for arg in args)})"
+        case _:
+            return "..."
+
+
+def _operator_text(fn: str, args: tuple[Expr, ...], strength: int) -> str:
+    own = _STRENGTH[fn]
+    if len(args) == 1:
+        text = f"-{_text(args[0], own)}"
+    else:
+        infix = BUILTINS[fn].infix
+        spaced = f" {infix} " if own == 1 else str(infix)
+        text = f"{_text(args[0], own)}{spaced}{_text(args[1], own + 1)}"
+    return f"({text})" if own < strength else text

@@ -1,0 +1,106 @@
+"""The typed module: one attention, checked, with its dense meaning fully defined.
+
+`reference.py` interprets it, the passes plan it. After `driver.bind` no static parameter is left in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attnc.ir.expr import Expr
+from attnc.ir.types import ScalarType
+from attnc.source import NOWHERE, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Allowed values: low to high; None is unbounded; `high_open` excludes `high` itself (likewise low)."""
+
+    low: float | int | None
+    high: float | int | None
+    low_open: bool = False
+    high_open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarParam:
+    """A scalar of the header. Static: known when compiling. Dynamic: given at every call."""
+
+    name: str
+    type: ScalarType
+    dynamic: bool
+    default: Expr | None
+    range: Range | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorParam:
+    """A tensor given at the call; `dims` are int expressions over sizes and static parameters."""
+
+    name: str
+    type: ScalarType
+    dims: tuple[Expr, ...]
+    learned: bool = False
+    static: bool = False
+    range: Range | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Named axes of a flat position, slowest first. Position `start` is the grid's first point."""
+
+    names: tuple[str, ...]
+    extents: tuple[Expr, ...]
+    start: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A named step of a cascade, or a statistic that callers may ask for."""
+
+    name: str
+    expr: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionModule:
+    """One attention. Uses of masks, biases, features, lets and token maps of q, k, v are already inlined.
+
+    `mask` and `score` may read i, j, h, b; `score` includes the biases. `cascade` are the normalizer's
+    bindings in order, the last is named "w"; a binding may read the earlier ones through `Ref`, the
+    finished logit through Value("s"). `value` is the mapped v of key j, `output` the mapped Value("o"):
+    output_row = output[o := sum over kept j of w * value]. `aux` may `Ref` cascade bindings.
+    """
+
+    name: str
+    doc: str
+    scalars: tuple[ScalarParam, ...]
+    tensors: tuple[TensorParam, ...]
+    grid_q: Grid | None
+    grid_k: Grid | None
+    mask: Expr
+    score: Expr
+    cascade: tuple[Binding, ...]
+    value: Expr
+    output: Expr
+    aux: tuple[Binding, ...]
+    reads_scale: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def tensor(self, name: str) -> TensorParam:
+        """The tensor parameter of that name. Raises KeyError when there is none."""
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
+    def grid(self, side: Literal["q", "k"]) -> Grid:
+        """The grid of a side. Raises KeyError when there is none."""
+        grid = self.grid_q if side == "q" else self.grid_k
+        if grid is None:
+            raise KeyError(side)
+        return grid

@@ -1,0 +1,162 @@
+"""The plan: what every back end executes. Nothing in it names a mechanism.
+
+Expressions of a plan read besides the usual leaves: Index r and c (rows as stored), Value "q_offset" and
+"k_offset", Ref "i0" and "i1" (first and last position of the query tile), Ref to a dot term (a pair value), to an
+accumulator (a row value; a vector when it is weighted) and, in a rescale factor only, to "NAME.old".
+Tensor look-ups are by stored rows; sizes D and Dv are constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attnc.ir.expr import Expr, Ref, Value, int_const
+from attnc.ir.module import AttentionModule, Binding
+from attnc.ir.traverse import walk
+from attnc.ir.types import REAL, VectorType
+
+
+AccOp = Literal["sum", "max", "min"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Size of one unit of work: `rows` queries by `keys` keys."""
+
+    rows: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Key tiles low, low + step, ..., up to and including high; none unless `guard` holds."""
+
+    guard: Expr
+    low: Expr
+    high: Expr
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Key tiles that one query tile reads. Full: every stored pair of the tile is kept, no mask code needed.
+
+    The pieces of a visit, and the visits of a part, never name a tile twice.
+    """
+
+    kind: Literal["full", "partial"]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tile map with its visits. `why` tells how the visits were found, for `explain`."""
+
+    tile: Tile
+    visits: tuple[Visit, ...]
+    exact: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A value per token that is computed once, before the attention itself, and stored.
+
+    `side` q: tokens are queries, expr reads i; k: keys, expr reads j. `heads` tells which head count it is stored
+    for. A vector is stored in the dtype of q, a number in float32.
+    """
+
+    name: str
+    side: Literal["q", "k"]
+    heads: Literal["H", "Hk"]
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class DotTerm:
+    """Inner products of a query-side and a key-side vector: the name of a derived value, or "q" / "k" as passed."""
+
+    name: str
+    left: str
+    right: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairDot:
+    """An inner product whose operands depend on both positions: summed feature by feature."""
+
+    name: str
+    left: Expr
+    right: Expr
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """A running reduction over the keys: an instance of the plan's monoid.
+
+    Identity: 0 for sum, -inf for max, +inf for min. Lift: `body` of a pair (times the value vector when `weighted`).
+    Combine: `op`. When a statistic that `body` reads moves, the sum so far is multiplied by `rescale`
+    (new statistics as Ref name, old as Ref name.old); `rescale_guard` says that the factor has to be taken as 0
+    while the old statistic is still the identity, because its formula is not finite there. `needs_mask`: a masked pair
+    has to be replaced by the identity; otherwise a logit of -inf already makes `body` the identity.
+    """
+
+    name: str
+    op: AccOp
+    body: Expr
+    weighted: bool = False
+    rescale: Expr | None = None
+    rescale_guard: bool = False
+    needs_mask: bool = False
+    dim: int = 0
+
+    @property
+    def ref(self) -> Ref:
+        """How expressions read it."""
+        if not self.weighted:
+            return Ref(self.name, REAL)
+        return Ref(self.name, VectorType(int_const(self.dim)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One pass over the visits. Accumulators stand in the order in which a tile updates them."""
+
+    accumulators: tuple[Accumulator, ...]
+    why: str
+
+    @property
+    def reads_logit(self) -> bool:
+        """Whether an accumulator of this sweep reads Value("s")."""
+        logit = Value("s", REAL)
+        return any(node == logit for acc in self.accumulators for node in walk(acc.body))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlan:
+    """Everything a back end needs to know about one op for one D, Dv and dtype."""
+
+    module: AttentionModule
+    head_dim: int
+    value_dim: int
+    parts: tuple[Part, ...]
+    derived: tuple[Derived, ...]
+    dots: tuple[DotTerm, ...]
+    pair_dots: tuple[PairDot, ...]
+    values: str
+    score: Expr
+    mask: Expr
+    log2_score: bool
+    sweeps: tuple[Sweep, ...]
+    empty: Expr | None
+    output: Expr
+    aux: tuple[Binding, ...]
+    facts: tuple[str, ...]
+
+    @property
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        """Those of all sweeps."""
+        return tuple(acc for sweep in self.sweeps for acc in sweep.accumulators)

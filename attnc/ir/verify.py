@@ -1,0 +1,138 @@
+"""What must hold at each level. A violation is a mistake of attnc, never of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attnc.diagnostics import InternalError
+from attnc.ir.expr import Call, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value
+from attnc.ir.module import AttentionModule
+from attnc.ir.plan import Accumulator, KernelPlan, Sweep
+from attnc.ir.printer import print_expr
+from attnc.ir.traverse import walk
+from attnc.ir.types import BOOL, INT, REAL, VectorType
+
+_PAIR_VALUES = frozenset(("scale", "n_keys", "q", "k", "v"))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InternalError(message)
+
+
+def verify_module(module: AttentionModule, *, bound: bool = True) -> None:
+    """A typed module: types fit, every name is defined before it is read. `bound`: no static parameter is left."""
+    _require(module.mask.type == BOOL, f"the mask of {module.name} is {module.mask.type}")
+    _require(module.score.type == REAL, f"the score of {module.name} is {module.score.type}")
+    _require(isinstance(module.value.type, VectorType), f"the value of {module.name} is {module.value.type}")
+    _require(isinstance(module.output.type, VectorType), f"the output of {module.name} is {module.output.type}")
+    _require(bool(module.cascade) and module.cascade[-1].name == "w", f"the cascade of {module.name} has no weight w")
+    _check_values(module.mask, frozenset())
+    _check_values(module.score, _PAIR_VALUES)
+    known: set[str] = set()
+    for binding in module.cascade:
+        _check_refs(binding.expr, known)
+        known.add(binding.name)
+    for binding in module.aux:
+        _check_refs(binding.expr, known)
+    for expr in _expressions(module):
+        _check_leaves(expr, module, bound=bound)
+
+
+def _expressions(module: AttentionModule) -> Iterable[Expr]:
+    yield from (module.mask, module.score, module.value, module.output)
+    yield from (binding.expr for binding in (*module.cascade, *module.aux))
+
+
+def _check_values(expr: Expr, allowed: frozenset[str]) -> None:
+    for node in walk(expr):
+        if isinstance(node, Value):
+            _require(node.name in allowed, f"`{node.name}` in {print_expr(expr)}")
+
+
+def _check_refs(expr: Expr, known: set[str]) -> None:
+    for node in walk(expr):
+        if isinstance(node, Ref):
+            _require(node.name in known, f"`{node.name}` is read before it is defined")
+
+
+def _check_leaves(expr: Expr, module: AttentionModule, *, bound: bool) -> None:
+    dynamic = {param.name for param in module.scalars if param.dynamic}
+    names = {tensor.name for tensor in module.tensors}
+    for node in walk(expr):
+        if isinstance(node, Param) and bound:
+            _require(node.name in dynamic, f"static parameter `{node.name}` is not bound")
+        elif isinstance(node, Lookup):
+            _require(node.tensor in names, f"look-up in `{node.tensor}`, which is not declared")
+        elif isinstance(node, GridCoord):
+            _require((module.grid_q if node.side == "q" else module.grid_k) is not None, "a coordinate without a grid")
+        elif isinstance(node, Index):
+            _require(node.name not in ("r", "c"), "a stored row in a typed module")
+
+
+def verify_plan(plan: KernelPlan) -> None:
+    """A plan: only names that a back end defines, in the order in which it defines them."""
+    pairs = {term.name for term in (*plan.dots, *plan.pair_dots)}
+    stored = {derived.name for derived in plan.derived} | {tensor.name for tensor in plan.module.tensors}
+    finished: set[str] = set()
+    for sweep in plan.sweeps:
+        _check_sweep(sweep, finished, pairs)
+        finished |= {acc.name for acc in sweep.accumulators}
+    for expr in (plan.output, *(binding.expr for binding in plan.aux)):
+        _check_plan_refs(expr, finished)
+    _check_plan_refs(plan.score, finished | pairs)
+    _require(plan.values in stored | {"v"}, f"values `{plan.values}` are not stored")
+    for expr in _plan_expressions(plan):
+        _check_plan_leaves(expr, stored)
+    _check_visits(plan)
+
+
+def _plan_expressions(plan: KernelPlan) -> Iterable[Expr]:
+    yield from (plan.score, plan.mask, plan.output)
+    yield from (binding.expr for binding in plan.aux)
+    yield from (derived.expr for derived in plan.derived)
+    for acc in plan.accumulators:
+        yield acc.body
+        if acc.rescale is not None:
+            yield acc.rescale
+
+
+def _check_sweep(sweep: Sweep, finished: set[str], pairs: set[str]) -> None:
+    """Accumulators read finished statistics and running ones that stand before them."""
+    running: set[str] = set()
+    for acc in sweep.accumulators:
+        _check_plan_refs(acc.body, finished | running | pairs)
+        _check_rescale(acc, finished | running, running)
+        running.add(acc.name)
+
+
+def _check_rescale(acc: Accumulator, known: set[str], running: set[str]) -> None:
+    moving = {node.name for node in walk(acc.body) if isinstance(node, Ref) and node.name in running}
+    _require(acc.rescale is not None or not moving, f"{acc.name} reads running statistics but is never rescaled")
+    if acc.rescale is not None:
+        _check_plan_refs(acc.rescale, known | {f"{name}.old" for name in running})
+
+
+def _check_plan_refs(expr: Expr, known: set[str]) -> None:
+    for node in walk(expr):
+        if isinstance(node, Ref):
+            _require(node.name in known, f"`{node.name}` is not defined where {print_expr(expr)} reads it")
+
+
+def _check_plan_leaves(expr: Expr, stored: set[str]) -> None:
+    for node in walk(expr):
+        _require(not isinstance(node, GridCoord), "a grid coordinate in a plan")
+        _require(not (isinstance(node, Size) and node.name in ("D", "Dv")), f"size {node} in a plan")
+        _require(not (isinstance(node, Reduce) and node.axis != "d"), f"a reduction in a plan: {print_expr(expr)}")
+        _require(not (isinstance(node, Lookup) and node.tensor not in stored), f"unknown tensor in {print_expr(expr)}")
+        _require(not (isinstance(node, Call) and node.fn == "in_grid"), "in_grid in a plan")
+
+
+def _check_visits(plan: KernelPlan) -> None:
+    for part in plan.parts:
+        kinds = [visit.kind for visit in part.visits]
+        _require(len(kinds) == len(set(kinds)), "two visits of one kind")
+        for visit in part.visits:
+            for piece in visit.pieces:
+                _require(piece.step >= 1, "a piece with a step below 1")
+                _require(piece.low.type == INT and piece.high.type == INT, "a piece whose bounds are no ints")

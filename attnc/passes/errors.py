@@ -1,0 +1,49 @@
+"""What a checked spec may still ask that cannot be lowered: codes E4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from attnc.diagnostics import Diagnostic, Label, SpecError
+from attnc.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class NotLowerable:
+    """A construct that has a meaning (the oracle computes it) but no kernel yet."""
+
+    what: str
+    span: Span
+    help: str
+
+    def diagnostic(self) -> Diagnostic:
+        return Diagnostic(
+            code="E401",
+            title=f"{self.what} cannot be compiled to a kernel",
+            primary=Label(self.span, "needed here"),
+            note="the dense oracle `op.reference` computes it; see the list of limits in docs/language.md",
+            help=self.help,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """An analysis that would exceed its bound."""
+
+    what: str
+    limit: int
+    span: Span
+
+    def diagnostic(self) -> Diagnostic:
+        return Diagnostic(
+            code="E402",
+            title=f"{self.what} exceeds the limit of {self.limit}",
+            primary=Label(self.span),
+            help="name intermediate results once instead of repeating them, or simplify the expression",
+        )
+
+
+def fail(error: NotLowerable | TooLarge) -> NoReturn:
+    """Raise the error as a SpecError."""
+    raise SpecError((error.diagnostic(),))

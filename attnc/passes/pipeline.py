@@ -1,0 +1,128 @@
+"""The order of the passes, stated once.
+
+positions           look-ups by stored row, D and Dv as numbers           (everything below reads rows)
+normalizer-passes   the cascade as sweeps of accumulators                 (before operands: it needs to see what
+                                                                           an inner product depends on)
+exp2                powers of two, the logit in units of log 2            (after the rescale factors exist)
+operands            inner products by name, token maps stored             (last: it only names things)
+tiling, block-sparsity  tile size, visits                                 (independent of the above)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from attnc.ir.build import where
+from attnc.ir.expr import Expr, Value, int_const, real_const
+from attnc.ir.fold import fold
+from attnc.ir.module import AttentionModule, Binding
+from attnc.ir.plan import Accumulator, KernelPlan, Part, Sweep, Tile
+from attnc.ir.traverse import substitute
+from attnc.ir.types import VectorType
+from attnc.ir.verify import verify_module, verify_plan
+from attnc.passes.block_sparsity import BlockSparsity
+from attnc.passes.exp2 import LOG2E, fold_exp2, scale_by
+from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
+from attnc.passes.operands import Operands
+from attnc.passes.positions import Positions
+from attnc.passes.tiling import choose_tile
+
+#: Called after every pass with its name and a printable result.
+AfterPass = Callable[[str, object], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a plan is made for. `tile` overrides the choice of the tiling pass (tests, tuning)."""
+
+    head_dim: int
+    value_dim: int
+    itemsize: int = 2
+    tile: Tile | None = None
+
+
+def _ignore(name: str, result: object) -> None:
+    del name, result
+
+
+def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> KernelPlan:
+    """Plan a bound module. Raises SpecError for what has a meaning but no kernel."""
+    verify_module(module)
+    positions = Positions(module, options.head_dim, options.value_dim)
+    lowered = _lower_positions(module, positions)
+    after_pass("positions", lowered)
+    cascade = lower_cascade(lowered, lowered.score, options.value_dim)
+    after_pass("normalizer-passes", cascade)
+    folded = fold_exp2(cascade.sweeps, cascade.output, cascade.aux, cascade.empty)
+    after_pass("exp2", folded)
+    operands = Operands()
+    score = scale_by(LOG2E, cascade.score) if folded.log2_score else cascade.score
+    score = operands.lower(fold(score))
+    sweeps = tuple(_name_sweep(sweep, operands) for sweep in folded.sweeps)
+    values = operands.value(lowered.value)
+    after_pass("operands", operands)
+    part = _sparsity(lowered.mask, options)
+    after_pass("block-sparsity", part)
+    plan = KernelPlan(
+        module=module,
+        head_dim=options.head_dim,
+        value_dim=options.value_dim,
+        parts=(part,),
+        derived=tuple(operands.derived),
+        dots=tuple(operands.dots),
+        pair_dots=tuple(operands.pair_dots),
+        values=values,
+        score=score,
+        mask=lowered.mask,
+        log2_score=folded.log2_score,
+        sweeps=sweeps,
+        empty=folded.empty,
+        output=fold(_output(lowered.output, replace(cascade, output=folded.output), options.value_dim)),
+        aux=tuple(replace(binding, expr=fold(binding.expr)) for binding in folded.aux),
+        facts=_facts(part),
+    )
+    verify_plan(plan)
+    after_pass("plan", plan)
+    return plan
+
+
+def _lower_positions(module: AttentionModule, positions: Positions) -> AttentionModule:
+    def binding(item: Binding) -> Binding:
+        return replace(item, expr=positions.lower(item.expr))
+
+    return replace(
+        module,
+        mask=positions.lower(module.mask),
+        score=positions.lower(module.score),
+        cascade=tuple(map(binding, module.cascade)),
+        value=positions.lower(module.value),
+        output=positions.lower(module.output),
+        aux=tuple(map(binding, module.aux)),
+    )
+
+
+def _name_sweep(sweep: Sweep, operands: Operands) -> Sweep:
+    def accumulator(acc: Accumulator) -> Accumulator:
+        rescale = None if acc.rescale is None else fold(operands.lower(acc.rescale))
+        return replace(acc, body=operands.lower(fold(acc.body)), rescale=rescale)
+
+    return replace(sweep, accumulators=tuple(map(accumulator, sweep.accumulators)))
+
+
+def _output(mapped: Expr, cascade: Cascade, value_dim: int) -> Expr:
+    """The output maps applied to the row's weighted sum, which is 0 in a row without keys."""
+    row = cascade.output
+    if cascade.empty is not None:
+        row = where(is_empty(cascade.empty), real_const(0.0), row)
+    return substitute(mapped, {Value("o", VectorType(int_const(value_dim))): row})
+
+
+def _sparsity(mask: Expr, options: PlanOptions) -> Part:
+    tile = options.tile or choose_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)
+    return BlockSparsity().run(mask, tile)
+
+
+def _facts(part: Part) -> tuple[str, ...]:
+    kinds = " and ".join(visit.kind for visit in part.visits) or "no"
+    return (f"{kinds} tiles: {part.why}",)

@@ -1,0 +1,331 @@
+"""The torch back end: the plan executed tile by tile with torch ops, on any device.
+
+Slow, never wrong. It reads the same visits, sweeps and accumulators as the kernels; only the meaning of single
+expressions comes from `eager.py`. 16-bit inputs are computed in float32, float64 stays float64. Differentiable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attnc.codegen.launch import CallInputs
+from attnc.eager import Env, evaluate
+from attnc.ir.dependence import axes
+from attnc.ir.expr import Expr, Ref, Size
+from attnc.ir.module import AttentionModule
+from attnc.ir.plan import Accumulator, Derived, KernelPlan, Piece, Sweep
+from attnc.ir.traverse import walk
+
+_IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+
+
+def run_torch(plan: KernelPlan, call: CallInputs) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output [B, H, N, Dv] in the dtype of q and the statistics [B, H, N], float32 (float64 for float64)."""
+    if call.cu_q is None or call.cu_k is None:
+        return _Execution(plan, call).run()
+    results = [_Execution(plan, part).run() for part in documents(plan.module, call)]
+    if not results:
+        return _Execution(plan, replace(call, cu_q=None, cu_k=None)).run()
+    out = torch.cat([result[0] for result in results], dim=2)
+    names = results[0][1]
+    return out, {name: torch.cat([result[1][name] for result in results], dim=2) for name in names}
+
+
+def documents(module: AttentionModule, call: CallInputs) -> Iterator[CallInputs]:
+    """The calls that a packed call stands for, one per document."""
+    assert call.cu_q is not None and call.cu_k is not None
+    starts_q, starts_k = call.cu_q.tolist(), call.cu_k.tolist()
+    for n in range(len(starts_q) - 1):
+        rows, keys = slice(starts_q[n], starts_q[n + 1]), slice(starts_k[n], starts_k[n + 1])
+        tensors = {name: _slice(module, name, tensor, rows, keys) for name, tensor in call.tensors.items()}
+        yield replace(
+            call,
+            q=call.q[:, :, rows],
+            k=call.k[:, :, keys],
+            v=call.v[:, :, keys],
+            tensors=tensors,
+            cu_q=None,
+            cu_k=None,
+        )
+
+
+def _slice(module: AttentionModule, name: str, tensor: Tensor, rows: slice, keys: slice) -> Tensor:
+    dims = module.tensor(name).dims
+    places = {Size("N"): rows, Size("M"): keys}
+    return tensor[tuple(places.get(dim, slice(None)) if isinstance(dim, Size) else slice(None) for dim in dims)]
+
+
+@dataclass(slots=True)
+class _Tile:
+    """What the expressions of one (query tile, key tile) read."""
+
+    env: Env
+    keep: Tensor | None
+    values: Tensor
+    shape: tuple[int, ...]
+
+
+class _Execution:
+    def __init__(self, plan: KernelPlan, call: CallInputs) -> None:
+        self._plan = plan
+        self._call = call
+        self._dtype = torch.float64 if call.q.dtype == torch.float64 else torch.float32
+        self._device = call.q.device
+        self._batch, self._heads, self._rows = call.q.shape[:3]
+        self._key_heads, self._keys = call.k.shape[1:3]
+        self._stored: dict[str, Tensor] = {
+            "q": call.q.to(self._dtype),
+            "k": call.k.to(self._dtype),
+            "v": call.v.to(self._dtype),
+        }
+        self._base = self._environment()
+
+    def run(self) -> tuple[Tensor, dict[str, Tensor]]:
+        for derived in self._plan.derived:
+            self._stored[derived.name] = self._derive(derived)
+        self._base = replace(self._base, tensors={**self._base.tensors, **self._stored})
+        names = [binding.name for binding in self._plan.aux] if self._call.return_aux else []
+        outputs: list[Tensor] = []
+        statistics: dict[str, list[Tensor]] = {name: [] for name in names}
+        step = self._plan.parts[0].tile.rows
+        for first in range(0, max(self._rows, 1), step):
+            output, aux = self._query_tile(first, min(first + step, self._rows))
+            outputs.append(output)
+            for name in names:
+                statistics[name].append(aux[name])
+        out = torch.cat(outputs, dim=2).to(self._call.q.dtype)
+        return out, {name: torch.cat(parts, dim=2) for name, parts in statistics.items()}
+
+    # -- environments --------------------------------------------------------------------------------------------
+
+    def _environment(self) -> Env:
+        call = self._call
+        group = max(self._heads // max(self._key_heads, 1), 1)
+        heads = torch.arange(self._heads, device=self._device).view(1, -1, 1, 1)
+        k_offset = self._offset(call.k_offset)
+        q_offset = self._offset(self._keys - self._rows if isinstance(call.q_offset, str) else call.q_offset)
+        sizes = {"B": self._batch, "H": self._heads, "Hk": self._key_heads, "N": self._rows, "M": self._keys}
+        return Env(
+            indices={
+                "b": torch.arange(self._batch, device=self._device).view(-1, 1, 1, 1),
+                "h": heads,
+                "hk": heads // group,
+            },
+            sizes={**sizes, "D": self._plan.head_dim, "Dv": self._plan.value_dim},
+            params=call.params,
+            values={
+                "q_offset": q_offset,
+                "k_offset": k_offset,
+                "scale": torch.tensor(call.scale, dtype=self._dtype, device=self._device),
+            },
+            tensors={name: self._tensor(tensor) for name, tensor in call.tensors.items()},
+            dtype=self._dtype,
+            device=self._device,
+            relative=True,
+        )
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+    def _offset(self, offset: int | Tensor) -> Tensor:
+        if isinstance(offset, int):
+            return torch.tensor(offset, device=self._device)
+        return offset.to(torch.int64).view(-1, 1, 1, 1)
+
+    def _at_rows(self, env: Env, rows: Tensor) -> Env:
+        r = rows.view(1, 1, -1, 1)
+        return replace(env, indices={**env.indices, "r": r, "i": env.values["q_offset"] + r})
+
+    def _at_keys(self, env: Env, keys: Tensor) -> Env:
+        c = keys.view(1, 1, 1, -1)
+        return replace(env, indices={**env.indices, "c": c, "j": env.values["k_offset"] + c})
+
+    # -- token maps ----------------------------------------------------------------------------------------------
+
+    def _derive(self, derived: Derived) -> Tensor:
+        """The stored value per token: [B, heads, tokens] or with features."""
+        env = self._at_rows(self._base, torch.arange(self._rows, device=self._device))
+        env = self._at_keys(env, torch.arange(self._keys, device=self._device))
+        heads = self._heads
+        if derived.heads == "Hk":
+            heads = self._key_heads
+            index = torch.arange(heads, device=self._device).view(1, -1, 1, 1)
+            env = replace(env, indices={**env.indices, "hk": index})
+        env = replace(env, values={**env.values, **self._token_values(derived.heads)})
+        value = evaluate(derived.expr, env)
+        tokens = self._rows if derived.side == "q" else self._keys
+        shape = (self._batch, heads, tokens, 1) if derived.side == "q" else (self._batch, heads, 1, tokens)
+        vector = value.dim() == 5
+        full = value.expand(*shape, *value.shape[4:]) if value.dim() >= 4 else value.expand(shape)
+        return full.reshape(self._batch, heads, tokens, *((value.shape[-1],) if vector else ()))
+
+    def _token_values(self, heads: str) -> dict[str, Tensor]:
+        """q, k, v in the layout of `eager`, keys repeated for query heads where those are asked for."""
+        group = self._heads // max(self._key_heads, 1)
+        k, v = self._stored["k"], self._stored["v"]
+        if heads == "H":
+            k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        return {"q": self._stored["q"].unsqueeze(3), "k": k.unsqueeze(2), "v": v.unsqueeze(2)}
+
+    # -- tiles ---------------------------------------------------------------------------------------------------
+
+    def _query_tile(self, first: int, last: int) -> tuple[Tensor, dict[str, Tensor]]:
+        env = self._at_rows(self._base, torch.arange(first, last, device=self._device))
+        visits = self._visits(env, first, last)
+        refs: dict[str, Tensor] = {}
+        for sweep in self._plan.sweeps:
+            refs.update(self._sweep(sweep, env, visits, refs, first, last))
+        final = replace(env, refs=refs, values={**env.values})
+        shape = (self._batch, self._heads, last - first)
+        out = evaluate(self._plan.output, final)
+        out = out.expand(*shape, 1, self._plan.value_dim).squeeze(3)
+        aux = {b.name: evaluate(b.expr, final).expand(*shape, 1).squeeze(3) for b in self._plan.aux}
+        return out, aux
+
+    def _visits(self, env: Env, first: int, last: int) -> list[tuple[int, bool]]:
+        """(key tile, full) of a query tile: full only where it is full for every batch and head."""
+        if last <= first or self._keys == 0:
+            return []
+        bounds = {
+            "i0": env.values["q_offset"] + first,
+            "i1": env.values["q_offset"] + last - 1,
+        }
+        env = replace(env, refs=bounds)
+        full: dict[int, int] = {}
+        live: dict[int, None] = {}
+        copies = 1
+        for visit in self._plan.parts[0].visits:
+            for piece in visit.pieces:
+                ranges = self._ranges(piece, env)
+                copies = max(copies, self._batch * self._heads)
+                for tile, count in ranges.items():
+                    live[tile] = None
+                    if visit.kind == "full":
+                        full[tile] = full.get(tile, 0) + count
+        return [(tile, full.get(tile, 0) == copies) for tile in sorted(live)]
+
+    def _ranges(self, piece: Piece, env: Env) -> dict[int, int]:
+        """Key tiles of a piece with the number of (batch, head) that visit them."""
+        shape = (self._batch, self._heads, 1, 1)
+        uniform = not any(axes(e) & {"b", "h", "hk"} for e in (piece.guard, piece.low, piece.high))
+        uniform = uniform and env.refs["i0"].numel() == 1 and env.values["k_offset"].numel() == 1
+        low, high, guard = (evaluate(e, env) for e in (piece.low, piece.high, piece.guard))
+        if uniform:
+            shape = (1, 1, 1, 1)
+        weight = self._batch * self._heads if uniform else 1
+        found: dict[int, int] = {}
+        limits = zip(
+            low.expand(shape).reshape(-1).tolist(),
+            high.expand(shape).reshape(-1).tolist(),
+            guard.expand(shape).reshape(-1).tolist(),
+            strict=True,
+        )
+        for a, b, holds in limits:
+            for tile in range(a, b + 1, piece.step) if holds else ():
+                found[tile] = found.get(tile, 0) + weight
+        return found
+
+    def _sweep(
+        self,
+        sweep: Sweep,
+        env: Env,
+        visits: list[tuple[int, bool]],
+        refs: Mapping[str, Tensor],
+        first: int,
+        last: int,
+    ) -> dict[str, Tensor]:
+        state = {acc.name: self._identity(acc, last - first) for acc in sweep.accumulators}
+        width = self._plan.parts[0].tile.keys
+        for tile, full in visits:
+            keys = torch.arange(tile * width, min((tile + 1) * width, self._keys), device=self._device)
+            if keys.numel():
+                state = self._update(sweep, self._tile(sweep, env, refs, keys, first, last, full=full), refs, state)
+        return state
+
+    def _identity(self, acc: Accumulator, rows: int) -> Tensor:
+        shape = (self._batch, self._heads, rows, 1)
+        if acc.weighted:
+            shape = (*shape, acc.dim)
+        return torch.full(shape, _IDENTITY[acc.op], dtype=self._dtype, device=self._device)
+
+    def _tile(
+        self, sweep: Sweep, env: Env, refs: Mapping[str, Tensor], keys: Tensor, first: int, last: int, *, full: bool
+    ) -> _Tile:
+        env = self._at_keys(env, keys)
+        start, stop = int(keys[0]), int(keys[-1]) + 1
+        found = {**refs, **self._dots(slice(first, last), slice(start, stop))}
+        env = replace(env, refs=found)
+        found.update({pair.name: self._pair(env, pair.left, pair.right, first, last, start, stop)
+                      for pair in self._plan.pair_dots})  # fmt: skip
+        keep = None if full else evaluate(self._plan.mask, env)
+        shape = (self._batch, self._heads, last - first, stop - start)
+        keep = None if keep is None else keep.expand(shape)
+        if sweep.reads_logit:
+            score = evaluate(self._plan.score, env).expand(shape)
+            if keep is not None:
+                score = torch.where(keep, score, torch.full_like(score, float("-inf")))
+            env = replace(env, values={**env.values, "s": score})
+        return _Tile(env, keep, self._grouped(self._plan.values)[:, :, start:stop], shape)
+
+    def _grouped(self, name: str) -> Tensor:
+        """A stored key-side value, repeated for the query heads of a group."""
+        value = self._stored[name]
+        return value if value.shape[1] == self._heads else value.repeat_interleave(self._heads // value.shape[1], dim=1)
+
+    def _dots(self, rows: slice, keys: slice) -> dict[str, Tensor]:
+        return {
+            term.name: self._stored[term.left][:, :, rows] @ self._grouped(term.right)[:, :, keys].transpose(2, 3)
+            for term in self._plan.dots
+        }
+
+    def _pair(self, env: Env, left: Expr, right: Expr, first: int, last: int, start: int, stop: int) -> Tensor:
+        tokens = self._token_values("H")
+        values = {"q": tokens["q"][:, :, first:last], "k": tokens["k"][:, :, :, start:stop]}
+        here = replace(env, values={**env.values, **values})
+        return (evaluate(left, here) * evaluate(right, here)).sum(-1)
+
+    # -- accumulators --------------------------------------------------------------------------------------------
+
+    def _update(
+        self, sweep: Sweep, tile: _Tile, refs: Mapping[str, Tensor], state: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        new: dict[str, Tensor] = {}
+        running: dict[str, Tensor] = dict(refs)
+        for acc in sweep.accumulators:
+            env = replace(tile.env, refs={**tile.env.refs, **running})
+            body = evaluate(acc.body, env).expand(tile.shape)
+            if tile.keep is not None and acc.needs_mask:
+                body = torch.where(tile.keep, body, torch.full_like(body, _IDENTITY[acc.op]))
+            old = state[acc.name]
+            if acc.rescale is not None:
+                old = old * self._factor(acc, env, state)
+            new[acc.name] = _combine(acc, old, body, tile.values)
+            if acc.op != "sum":
+                value = new[acc.name]
+                started = value != _IDENTITY[acc.op]
+                running[acc.name] = torch.where(started, value, torch.zeros_like(value))
+                running[f"{acc.name}.old"] = state[acc.name]
+        return new
+
+    def _factor(self, acc: Accumulator, env: Env, state: Mapping[str, Tensor]) -> Tensor:
+        assert acc.rescale is not None
+        factor = evaluate(acc.rescale, env)
+        if acc.rescale_guard:
+            names = {node.name.removesuffix(".old") for node in walk(acc.rescale)
+                     if isinstance(node, Ref) and node.name.endswith(".old")}  # fmt: skip
+            for name in names:
+                factor = torch.where(torch.isfinite(state[name]), factor, torch.zeros_like(factor))
+        return factor.unsqueeze(-1) if acc.weighted else factor
+
+
+def _combine(acc: Accumulator, old: Tensor, body: Tensor, values: Tensor) -> Tensor:
+    if acc.weighted:
+        return old + (body @ values).unsqueeze(3)
+    if acc.op == "sum":
+        return old + body.sum(-1, keepdim=True)
+    extremum = body.amax(-1, keepdim=True) if acc.op == "max" else body.amin(-1, keepdim=True)
+    return torch.maximum(old, extremum) if acc.op == "max" else torch.minimum(old, extremum)
