@@ -15,7 +15,7 @@ from attnc.diagnostics import AttncError, AttncWarning, CallError, Diagnostic, I
 
 if TYPE_CHECKING:
     from attnc.emit import Artifact, emit
-    from attnc.ops import Op, compile
+    from attnc.ops import Op, compile  # noqa: A004  # the public name; re.compile reads the same
 
 __version__ = "0.1.0"
 

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -87,8 +88,8 @@ def _check_tokens(q: Any, k: Any, v: Any) -> dict[str, int]:
             refuse(f"{name}: expected the dtype of q, {_dtype(q)}, got {_dtype(tensor)}")
         if tensor.device != q.device:
             refuse(f"{name}: expected the device of q, {q.device}, got {tensor.device}")
-    sizes = dict(zip(("B", "H", "N", "D"), q.shape, strict=True))
-    sizes.update(zip(("Hk", "M", "Dv"), v.shape[1:], strict=True))
+    names = ("B", "H", "N", "D", "Hk", "M", "Dv")
+    sizes: dict[str, int] = dict(zip(names, (*q.shape, *v.shape[1:]), strict=True))
     _expect_shape(
         "k", k, (sizes["B"], sizes["Hk"], sizes["M"], sizes["D"]), "[B, Hk, M, D] with B, D of q and Hk, M of v"
     )
@@ -260,7 +261,8 @@ def _check_offset(name: str, offset: Any, call: RawCall, sizes: Mapping[str, int
 def _check_packing(call: RawCall, sizes: Mapping[str, int]) -> tuple[Tensor | None, Tensor | None]:
     if call.cu_seqlens is None:
         return None, None
-    both = call.cu_seqlens if isinstance(call.cu_seqlens, tuple | list) else (call.cu_seqlens, call.cu_seqlens)
+    given: Any = call.cu_seqlens
+    both: tuple[Any, ...] = (*given,) if isinstance(given, tuple | list) else (given, given)  # pyright: ignore[reportUnknownVariableType]
     if len(both) != 2:
         refuse(f"cu_seqlens: expected a tensor [S + 1] or a pair of them, got {len(both)} items")
     if sizes["B"] != 1:
@@ -278,15 +280,15 @@ def _check_starts(size: str, starts: Any, call: RawCall, total: int) -> Tensor:
     if starts.device != call.q.device:
         refuse(f"cu_seqlens: expected the device of q, {call.q.device}, got {starts.device}")
     if starts.device.type == "cpu" or call.checks == "full":
-        values = starts.tolist()
-        if values[0] != 0 or values[-1] != total or any(a > b for a, b in zip(values, values[1:], strict=False)):
+        values: list[int] = starts.tolist()  # pyright: ignore[reportUnknownMemberType]  # torch types it so
+        if values[0] != 0 or values[-1] != total or any(a > b for a, b in pairwise(values)):
             refuse(f"cu_seqlens: expected 0 <= ... <= {total} = {size}, never falling, got {values[:8]}...")
     return starts.to(torch.int32).contiguous()
 
 
 def _check_pair_tensors(module: AttentionModule, offsets: tuple[Any, Any], sizes: Mapping[str, int]) -> None:
     """A tensor declared over M that queries index too: its rows must hold the queries' positions."""
-    shared = [name for name in query_indexed(module)]
+    shared = query_indexed(module)
     if not shared or not all(isinstance(offset, int) for offset in offsets):
         return
     first, last = offsets[0], offsets[0] + sizes["N"]

@@ -11,7 +11,7 @@ from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.check import check_file
 from attnc.frontend.errors import parameters as errors
-from attnc.frontend.errors.syntax import TooComplex, UnreadableText
+from attnc.frontend.errors.syntax import too_complex, unreadable_text
 from attnc.frontend.resolve import Loader, Unreadable
 from attnc.ir.module import AttentionModule
 from attnc.source import SourceFile, Span
@@ -116,7 +116,7 @@ def load_spec(spec: str | Path, source: str | None = None) -> SourceFile:
     if source is not None:
         if len(source) > limits.FILE_CHARACTERS:
             why = f"it is larger than {limits.FILE_CHARACTERS} characters"
-            raise SpecError((UnreadableText(str(spec), why).diagnostic(),))
+            raise SpecError((unreadable_text(str(spec), why),))
         return SourceFile(str(spec), source)
     name = str(spec)
     try:
@@ -124,12 +124,12 @@ def load_spec(spec: str | Path, source: str | None = None) -> SourceFile:
             return _load_standard(spec.removeprefix(_STANDARD))
         return SourceFile(name, read_text(Path(name)))
     except Unreadable as error:
-        raise SpecError((UnreadableText(name, error.why, error.help or _other_spec(name)).diagnostic(),)) from None
+        raise SpecError((unreadable_text(name, error.why, error.help or _other_spec(name)),)) from None
 
 
 def _load_standard(name: str) -> SourceFile:
     if name not in stdlib_names():
-        raise SpecError((errors.UnknownStandard(name, stdlib_names()).diagnostic(),))
+        raise SpecError((errors.unknown_standard(name, stdlib_names()),))
     return SourceFile(f"{_STANDARD}{name}", read_text(standard_directory() / f"{name}{SUFFIX}"))
 
 
@@ -164,9 +164,9 @@ def check(source: SourceFile, loader: Loader | None = None) -> CheckedFile:
     try:
         found = check_file(source, loader or FileLoader())
     except Unreadable as error:
-        raise SpecError((UnreadableText(source.name, error.why, error.help).diagnostic(),)) from None
+        raise SpecError((unreadable_text(source.name, error.why, error.help),)) from None
     except RecursionError:
-        raise SpecError((TooComplex(Span(source, 0, 0)).diagnostic(),)) from None
+        raise SpecError((too_complex(Span(source, 0, 0)),)) from None
     return CheckedFile(source, found.modules, found.warnings, tuple(Doc(*entry) for entry in found.docs))
 
 
@@ -175,10 +175,10 @@ def select(checked: CheckedFile, name: str | None = None) -> AttentionModule:
     known = tuple(module.name for module in checked.modules)
     file = checked.source.name
     if name is not None and name not in known:
-        raise SpecError((errors.UnknownAttention(name, file, known).diagnostic(),))
+        raise SpecError((errors.unknown_attention(name, file, known),))
     wanted = name if name is not None else _default_name(file, known)
     if wanted is None:
-        raise SpecError((errors.AmbiguousAttention(file, known).diagnostic(),))
+        raise SpecError((errors.ambiguous_attention(file, known),))
     return checked.modules[known.index(wanted)]
 
 

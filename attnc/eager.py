@@ -22,7 +22,7 @@ from typing import Any, Literal, assert_never, cast
 import torch
 from torch import Tensor
 
-from attnc.diagnostics import InternalError
+from attnc.diagnostics import CallError, InternalError
 from attnc.ir.builtins import BUILTINS
 from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
 from attnc.ir.module import Grid
@@ -258,6 +258,8 @@ class _ZeroStaysZero(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled():  # a gradient of zero has lost how it depends on its inputs
+            raise CallError("second derivatives are not supported: call backward without create_graph")
         (grad,) = cast(tuple[Tensor], grads)
         wanted = cast(tuple[bool, ...], ctx.needs_input_grad)[1:]
         saved = cast(tuple[Tensor, ...], ctx.saved_tensors)

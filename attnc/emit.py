@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from attnc.codegen.config import default_config
 from attnc.codegen.context import Variant
-from attnc.codegen.crosscompile import Binary, LaunchConfig, Resources, cross_compile, parse_target
+from attnc.codegen.crosscompile import Binary, Resources, cross_compile, parse_target
 from attnc.codegen.triton_module import lower_triton
-from attnc.diagnostics import CallError
 from attnc.compiler import compile_module
+from attnc.diagnostics import CallError
 from attnc.ir.plan import KernelPlan
 from attnc.passes.pipeline import PlanOptions, make_plan
 
@@ -62,8 +63,7 @@ def emit(
     name, itemsize = _DTYPES[dtype]
     plan = make_plan(module, PlanOptions(head_dim, width, itemsize))
     emitted = lower_triton(plan, Variant(aux=aux))
-    config = LaunchConfig(warps=8 if max(head_dim, width) > 64 or target.startswith("hip") else 4)
-    kernels = cross_compile(emitted, target, name, config)
+    kernels = cross_compile(emitted, target, name, default_config(plan))
     main = kernels[-1]
     nvidia = target.startswith("cuda")
     return Artifact(

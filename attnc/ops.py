@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from attnc.calls import Checks, RawCall, check_call, refuse
+from attnc.codegen.config import default_config
 from attnc.codegen.context import Variant
 from attnc.codegen.launch import CallInputs, Launch, run_module
 from attnc.codegen.triton_module import TritonModule, lower_triton
-from attnc.diagnostics import AttncWarning, InternalError
 from attnc.compiler import compile_module
+from attnc.diagnostics import AttncWarning, InternalError
 from attnc.explain import Report, explain
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
@@ -47,7 +48,7 @@ class Aux(dict[str, Tensor]):
             raise AttributeError(f"no statistic `{name}`; there are {', '.join(self) or 'none'}") from None
 
 
-def compile(
+def compile(  # noqa: A001  # the public name; re.compile reads the same
     spec: str | Path | None = None,
     *,
     source: str | None = None,
@@ -239,13 +240,12 @@ class _DeviceModule:
 
     def __init__(self, emitted: Any, module: TritonModule) -> None:
         self._emitted = emitted
-        wide = max(module.plan.head_dim, module.plan.value_dim) > 64
-        self._warps = 8 if wide else 4
+        self._config = default_config(module.plan)
 
     def run(self, launch: Launch) -> None:
         """Run one launch on the current device."""
         kernel = getattr(self._emitted, launch.kernel.name)
-        kernel[(launch.programs,)](**launch.arguments, num_warps=self._warps, num_stages=2)
+        kernel[(launch.programs,)](**launch.arguments, num_warps=self._config.warps, num_stages=self._config.stages)
 
 
 def _variant(call: CallInputs) -> Variant:

@@ -37,8 +37,7 @@ def run_torch(plan: KernelPlan, call: CallInputs) -> tuple[Tensor, dict[str, Ten
 
 def documents(module: AttentionModule, call: CallInputs) -> Iterator[CallInputs]:
     """The calls that a packed call stands for, one per document."""
-    assert call.cu_q is not None and call.cu_k is not None
-    starts_q, starts_k = call.cu_q.tolist(), call.cu_k.tolist()
+    starts_q, starts_k = _ints(call.cu_q), _ints(call.cu_k)
     for n in range(len(starts_q) - 1):
         rows, keys = slice(starts_q[n], starts_q[n + 1]), slice(starts_k[n], starts_k[n + 1])
         tensors = {name: _slice(module, name, tensor, rows, keys) for name, tensor in call.tensors.items()}
@@ -219,9 +218,9 @@ class _Execution:
         weight = self._batch * self._heads if uniform else 1
         found: dict[int, int] = {}
         limits = zip(
-            low.expand(shape).reshape(-1).tolist(),
-            high.expand(shape).reshape(-1).tolist(),
-            guard.expand(shape).reshape(-1).tolist(),
+            _ints(low.expand(shape)),
+            _ints(high.expand(shape)),
+            _ints(guard.expand(shape)),
             strict=True,
         )
         for a, b, holds in limits:
@@ -320,6 +319,13 @@ class _Execution:
             for name in names:
                 factor = torch.where(torch.isfinite(state[name]), factor, torch.zeros_like(factor))
         return factor.unsqueeze(-1) if acc.weighted else factor
+
+
+def _ints(tensor: Tensor | None) -> list[int]:
+    """The elements of an int or bool tensor in order; none for None."""
+    if tensor is None:
+        return []
+    return [int(value) for value in tensor.reshape(-1).tolist()]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _combine(acc: Accumulator, old: Tensor, body: Tensor, values: Tensor) -> Tensor:

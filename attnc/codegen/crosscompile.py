@@ -1,3 +1,6 @@
+# Triton has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownParameterType=false
 """Compiling emitted kernels for a GPU that need not be there, down to the binary, and reading its resources."""
 
 from __future__ import annotations
@@ -5,7 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from attnc.codegen.cache import load_source
+from attnc.codegen.config import LaunchConfig
 from attnc.codegen.context import Arg, KernelText
 from attnc.codegen.interpreter import plain_function, replaced_functions
 from attnc.codegen.triton_module import TritonModule
@@ -49,14 +53,6 @@ class Binary:
     resources: Resources
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchConfig:
-    """How a kernel is compiled: warps per program and stages of the software pipeline."""
-
-    warps: int = 4
-    stages: int = 2
-
-
 def cross_compile(module: TritonModule, target: str, dtype: str, config: LaunchConfig) -> tuple[Binary, ...]:
     """Compile every kernel of a module for `target`. Raises AttncError for a target that is not known."""
     emitted = load_source(module.source)
@@ -79,7 +75,7 @@ def parse_target(target: str) -> Any:
 
 
 @contextmanager
-def _compiled_library() -> Iterator[None]:
+def _compiled_library() -> Generator[None]:
     """triton.language as the compiler needs it, also when it was imported under TRITON_INTERPRET=1."""
     from triton import knobs
     from triton.language import standard
@@ -177,4 +173,5 @@ def _amd_usage(assembly: str) -> tuple[int, int]:
         found = re.search(rf"\.{key}:\s+(\d+)", assembly)
         return int(found[1]) if found else 0
 
-    return value("vgpr_count"), 4 * (value("vgpr_spill_count") + value("sgpr_spill_count"))
+    # Scalar registers spill into lanes of vector registers, not into memory.
+    return value("vgpr_count"), 4 * value("vgpr_spill_count")

@@ -179,7 +179,7 @@ class Emitter:
 
     def _lookup(self, expr: Lookup, feature: Feature | None) -> Code:
         open_dim = isinstance(expr.type, VectorType)
-        kind = "real" if open_dim else expr.type.kind  # type: ignore[union-attr]
+        kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
         return self._address(expr.tensor, expr.indices, feature if open_dim else None, kind)
 
     def _address(self, tensor: str, indices: tuple[Expr, ...], feature: Feature | None, kind: str) -> Code:
@@ -256,7 +256,7 @@ class Emitter:
         texts = [self.broadcast(self._converted(arg, operand, wide=wide), target) for arg in args]
         if expr.fn == "real":
             texts = [self.broadcast(args[0], target)]
-        text = self._division(expr, texts) or TRITON[expr.fn](*texts)
+        text = self._division(expr, texts) or TRITON[expr.fn].format(*texts)
         self._need(text)
         atom = is_atom(text)
         inner = any(arg.inner for arg in args)
@@ -298,7 +298,7 @@ class Emitter:
     def _logic(self, expr: Call) -> Code:
         args = [self.emit(arg) for arg in expr.args]
         target = _union(arg.axes for arg in args)
-        text = TRITON[expr.fn](*(self.broadcast(arg, target) for arg in args))
+        text = TRITON[expr.fn].format(*(self.broadcast(arg, target) for arg in args))
         return Code(text, target, "bool", atom=False, inner=any(arg.inner for arg in args))
 
     def _exists(self, expr: Exists) -> Code:

@@ -1,67 +1,58 @@
 """Builtins as Triton text: one row per builtin that acts on single numbers.
 
-A row takes the texts of its operands, already of one kind and one width and broadcast against each other, each an
-atom or in parentheses. Helpers are device functions of the emitted module, listed in HELPERS.
+A row is a format over the texts of its operands, already of one kind and one width and broadcast against each other,
+each an atom or in parentheses. Helpers are device functions of the emitted module, listed in HELPERS.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 LOG2E = 1.0 / math.log(2.0)
 LN2 = math.log(2.0)
 
 
-def _infix(op: str) -> Callable[..., str]:
-    return lambda a, b: f"{a} {op} {b}"
-
-
-def _function(name: str) -> Callable[..., str]:
-    return lambda *args: f"{name}({', '.join(args)})"
-
-
-TRITON: dict[str, Callable[..., str]] = {
-    "add": _infix("+"),
-    "sub": _infix("-"),
-    "mul": _infix("*"),
-    "div": _infix("/"),
-    "floordiv": _function("floordiv"),
-    "mod": _function("floormod"),
-    "bitand": _infix("&"),
-    "pow": _function("power"),
-    "neg": lambda a: f"-{a}",
-    "lt": _infix("<"),
-    "le": _infix("<="),
-    "gt": _infix(">"),
-    "ge": _infix(">="),
-    "eq": _infix("=="),
-    "ne": _infix("!="),
-    "and": _infix("&"),
-    "or": _infix("|"),
-    "not": lambda a: f"{a} == 0",
-    "where": _function("tl.where"),
-    "min": _function("tl.minimum"),
-    "max": _function("tl.maximum"),
-    "abs": _function("tl.abs"),
-    "sign": _function("sign"),
-    "floor": _function("tl.floor"),
-    "real": lambda a: f"{a}.to(tl.float32)",
-    "int": lambda a: f"tl.floor({a}).to(tl.int32)",
-    "bit_length": _function("bit_length"),
-    "exp": lambda a: f"tl.exp2({a} * {LOG2E!r})",
-    "exp2": _function("tl.exp2"),
-    "log": lambda a: f"tl.log2({a}) * {LN2!r}",
-    "log2": _function("tl.log2"),
-    "log1p": _function("log1p"),
-    "sqrt": _function("tl.sqrt"),
-    "sin": _function("tl.sin"),
-    "cos": _function("tl.cos"),
-    "tanh": _function("tanh"),
-    "sigmoid": _function("sigmoid"),
-    "softplus": _function("softplus"),
-    "relu": lambda a: f"tl.maximum({a}, 0)",
-    "elu": _function("elu"),
+TRITON: dict[str, str] = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "floordiv": "floordiv({0}, {1})",
+    "mod": "floormod({0}, {1})",
+    "bitand": "{0} & {1}",
+    "pow": "power({0}, {1})",
+    "neg": "-{0}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "not": "{0} == 0",
+    "where": "tl.where({0}, {1}, {2})",
+    "min": "tl.minimum({0}, {1})",
+    "max": "tl.maximum({0}, {1})",
+    "abs": "tl.abs({0})",
+    "sign": "sign({0})",
+    "floor": "tl.floor({0})",
+    "real": "{0}.to(tl.float32)",
+    "int": "tl.floor({0}).to(tl.int32)",
+    "bit_length": "bit_length({0})",
+    "exp": f"tl.exp2({{0}} * {LOG2E!r})",
+    "exp2": "tl.exp2({0})",
+    "log": f"tl.log2({{0}}) * {LN2!r}",
+    "log2": "tl.log2({0})",
+    "log1p": "log1p({0})",
+    "sqrt": "tl.sqrt({0})",
+    "sin": "tl.sin({0})",
+    "cos": "tl.cos({0})",
+    "tanh": "tanh({0})",
+    "sigmoid": "sigmoid({0})",
+    "softplus": "softplus({0})",
+    "relu": "tl.maximum({0}, 0)",
+    "elu": "elu({0})",
 }
 
 #: Builtins that are not functions of single numbers: the emitter takes them apart.

@@ -18,6 +18,7 @@ from attnc.ir.types import REAL
 
 _IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 _LOGIT = Value("s", REAL)
+_KEY = frozenset("j")
 
 
 def padded(dim: int) -> int:
@@ -112,13 +113,15 @@ class _AttentionKernel:
             mask = "row_ok[:, None]" if block == dim else f"row_ok[:, None] & (f_{name} < {dim})[None, :]"
             lines += [
                 f"f_{name} = tl.arange(0, {block})",
-                f"left_{name} = tl.load({self._base(operand)} + ({start}row).to(tl.int64)[:, None] * "
-                f"{operand.stem}_s2 + f_{name}[None, :] * {operand.stem}_s3, mask={mask}, other=0.0)",
+                (
+                    f"left_{name} = tl.load({self._base(operand)} + ({start}row).to(tl.int64)[:, None] * "
+                    f"{operand.stem}_s2 + f_{name}[None, :] * {operand.stem}_s3, mask={mask}, other=0.0)"
+                ),
             ]
         for name in dict.fromkeys(term.right for term in self._plan.dots):
             dim = next(term.dim for term in self._plan.dots if term.right == name)
             lines += self._key_base(name, dim, "k")
-        return tuple((*lines, *self._key_base(self._plan.values, self._plan.value_dim, "v")))
+        return (*lines, *self._key_base(self._plan.values, self._plan.value_dim, "v"))
 
     def _key_base(self, name: str, dim: int, role: str) -> list[str]:
         operand = self._operand(name, dim)
@@ -178,8 +181,8 @@ class _AttentionKernel:
         emitter = self._emitter
         emitter.line("col_ok = col < M")
         clauses = conjuncts(self._plan.mask)
-        own = [clause for clause in clauses if pair_axes(clause) == {"j"}]
-        other = [clause for clause in clauses if pair_axes(clause) != {"j"}]
+        own = [clause for clause in clauses if pair_axes(clause) == _KEY]
+        other = [clause for clause in clauses if pair_axes(clause) != _KEY]
         if own:
             texts = [emitter.emit(clause).tight for clause in own]
             emitter.line(f"col_ok = {' & '.join(('col_ok', *texts))}")
@@ -338,9 +341,8 @@ class _AttentionKernel:
         notes = [f"logit: {describe(plan.module.score)}", f"mask: {describe(plan.module.mask)}", *plan.facts]
         if plan.log2_score:
             notes.append("s is the logit times log2(e): exponentials are powers of two")
-        for acc in plan.accumulators:
-            notes.append(f"{acc.name}: {acc.op} over the keys{' of value vectors' if acc.weighted else ''}")
-        return tuple(notes)
+        sums = (f"{a.name}: {a.op} over the keys{' of value vectors' if a.weighted else ''}" for a in plan.accumulators)
+        return (*notes, *sums)
 
 
 def conjuncts(mask: Expr) -> tuple[Expr, ...]:

@@ -1,3 +1,6 @@
+# Triton has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownParameterType=false
 """Running emitted kernels in Triton's interpreter, on CPU tensors.
 
 Triton decides when `triton.language` is imported whether its own library functions (tl.max, tl.sum, ...) are compiled
@@ -7,7 +10,7 @@ library functions are replaced by their plain Python bodies, and the emitted mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -30,7 +33,7 @@ def _is_jit(value: object) -> bool:
 
 
 @contextmanager
-def replaced_functions(change: Any, *, private: bool = False) -> Iterator[None]:
+def replaced_functions(change: Any, *, private: bool = False) -> Generator[None]:
     """Library functions of triton.language replaced by change(function) for a while.
 
     The `private` ones are the combine functions that the interpreter recognises by identity: it needs them as they are.
@@ -54,7 +57,7 @@ class InterpretedModule:
     """The kernels of an emitted Python module, ready for the interpreter."""
 
     def __init__(self, module: ModuleType, kernels: tuple[str, ...]) -> None:
-        import triton.experimental.gluon  # noqa: F401  # a later lazy import would see the replaced functions
+        import triton.experimental.gluon  # noqa: F401  # pyright: ignore[reportUnusedImport]  # lazily imported, it would see replaced functions
         import triton.language as tl
         from triton.runtime.interpreter import InterpretedFunction
 

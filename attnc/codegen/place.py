@@ -99,7 +99,7 @@ def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[s
     count = "H" if heads == "H" else "HK"
     lines = ["pid = tl.program_id(0)"]
     if variant.packed:
-        lines += _packed_place(side, count)
+        lines += _packed_place(count)
     else:
         lines += [
             "tile = pid % n_tiles",
@@ -118,7 +118,7 @@ def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[s
     return tuple(lines)
 
 
-def _packed_place(side: Side, count: str) -> list[str]:
+def _packed_place(count: str) -> list[str]:
     """Documents: a table gives the document and tile of each program; sizes are the document's own."""
     return [
         f"work = pid // {count}",

@@ -17,7 +17,7 @@ def inline_single_uses(lines: list[str], elsewhere: str = "") -> list[str]:
     `elsewhere` is the rest of the kernel: a name that occurs there stays. Only names v0, v1, ... are touched: they
     are assigned once, and what they read does not change between the definition and the use.
     """
-    kept = {name for name in _NAME.findall(elsewhere)}
+    kept = set(_NAME.findall(elsewhere))
     result = list(lines)
     for n in range(len(result)):
         match = _DEFINITION.match(result[n])

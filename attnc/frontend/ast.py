@@ -29,18 +29,24 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """A literal; its Python type is its kind."""
+
     value: int | float
     span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
+    """`true` or `false`."""
+
     value: bool
     span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
+    """A name that is read."""
+
     text: str
     span: Span = _span()
 
@@ -84,6 +90,8 @@ class Arg:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
+    """`callee(args)`."""
+
     callee: Expr
     args: tuple[Arg, ...]
     span: Span = _span()
@@ -101,6 +109,8 @@ class Subscript:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
+    """`base.name`."""
+
     base: Expr
     name: Word
     span: Span = _span()
@@ -166,6 +176,8 @@ class RangeRef:
 
 @dataclass(frozen=True, slots=True)
 class Param:
+    """One entry of a header."""
+
     name: Word
     type: TypeRef | None
     modifiers: tuple[Word, ...]
@@ -190,6 +202,8 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Let:
+    """`let name = EXPR`: a name for a piece of text."""
+
     name: Word
     value: Expr
     span: Span = _span()

@@ -30,7 +30,7 @@ from attnc.frontend.errors import types as errors
 from attnc.frontend.grids import check_grids
 from attnc.frontend.params import Header, check_free, check_header
 from attnc.frontend.resolve import Declared
-from attnc.frontend.typing_rules import convert, type_text
+from attnc.frontend.typing_rules import type_text
 from attnc.frontend.uses import bind_arguments
 from attnc.ir.expr import TRUE, Call, Expr, Size, Value
 from attnc.ir.module import AttentionModule, Binding
@@ -71,7 +71,7 @@ class _Attention:
         statements = self.node.statements
         if any(self._is_branch(statement) for statement in statements):
             branch = next(statement for statement in statements if self._is_branch(statement))
-            self.el.report(support.Branches(branch.span), self.env)
+            self.el.report(support.branches(branch.span), self.env)
             return None
         self.el.dynamic.clear()
         self.header = check_header(self.el, self.declared.scope, self.node.params, attention=True)
@@ -137,7 +137,7 @@ class _Attention:
         if first is span:
             return True
         help_ = "join the masks with `and` or `or`" if field == "mask" else _ONE
-        self.el.report(syntax_errors.RepeatedField(field, span, first, help_), self.env)
+        self.el.report(syntax_errors.repeated_field(field, span, first, help_), self.env)
         self.ok = False
         return False
 
@@ -158,7 +158,7 @@ class _Attention:
         known = {param.name.text: param.name.span for param in self.node.params}
         known |= {let.name.text: let.name.span for let in self._lets_before(node)}
         if name in known:
-            self.el.report(name_errors.DuplicateName("name", name, node.name.span, known[name]), self.env)
+            self.el.report(name_errors.duplicate_name("name", name, node.name.span, known[name]), self.env)
             self.ok = False
             return
         found = self.el.expr(node.value, replace(self.env, place=LET))
@@ -184,14 +184,14 @@ class _Attention:
             self.names.setdefault(name, Broken())
 
     def _wrong(self, what: str, span: Span, help_: str) -> None:
-        self.el.report(syntax_errors.WrongField(what, "an attention", span, help_), self.env)
+        self.el.report(syntax_errors.wrong_field(what, "an attention", span, help_), self.env)
         self.ok = False
 
     def _map(self, node: ast.Assign) -> None:
         name = node.name.text
         read = self.read_at.get(name)
         if read is not None:
-            self.el.report(errors.LateTokenMap(name, node.span, read), self.env)
+            self.el.report(errors.late_token_map(name, node.span, read), self.env)
         found = self._vector(node.value, _MAPS[name])
         if found is not None and read is None:
             self.tokens[name] = found
@@ -201,7 +201,7 @@ class _Attention:
     def _vector(self, node: ast.Expr, place: Place) -> Expr | None:
         found = self.el.expr(node, replace(self.env, place=place))
         if found is not None and not isinstance(found.type, VectorType):
-            self.el.report(errors.WrongType(place.title, "a vector", type_text(found.type), node.span), self.env)
+            self.el.report(errors.wrong_type(place.title, "a vector", type_text(found.type), node.span), self.env)
             found = None
         self.ok = self.ok and found is not None
         return found
@@ -215,7 +215,7 @@ class _Attention:
         first = self.first.setdefault("output", span)
         if first is not span:
             help_ = "write one map: `out = f(g(o))`"
-            self.el.report(syntax_errors.RepeatedField(field, span, first, help_), self.env)
+            self.el.report(syntax_errors.repeated_field(field, span, first, help_), self.env)
             self.ok = False
             return
         self.tokens["o"] = self._row_value()
@@ -236,7 +236,7 @@ class _Attention:
     def _cascade(self, node: ast.Expr) -> Cascade | None:
         name = node.callee if isinstance(node, ast.Apply) else node
         if not isinstance(name, ast.Name):
-            self.el.report(errors.NotANormalizer(node.span), self.env)
+            self.el.report(errors.not_a_normalizer(node.span), self.env)
             return None
         declared = self.el.library.find(self.declared.scope, ("normalizer",), name.text)
         if declared is None:
@@ -258,10 +258,10 @@ class _Attention:
             return
         kinds = self.el.library.kinds_of(scope, name.text)
         if kinds:
-            self.el.report(name_errors.WrongKind(name.text, kinds, "a normalizer", name.span), self.env)
+            self.el.report(name_errors.wrong_kind(name.text, kinds, "a normalizer", name.span), self.env)
             return
         known = self.el.library.known(scope, ("normalizer",))
-        self.el.report(name_errors.UnknownName("normalizer", name.text, name.span, known), self.env)
+        self.el.report(name_errors.unknown_name("normalizer", name.text, name.span, known), self.env)
 
     # --------------------------------------------------------------------------------- results
 
@@ -287,7 +287,7 @@ class _Attention:
         for n, node in enumerate(nodes):
             first = next(other for other in nodes if other.name.text == node.name.text)
             if first is not nodes[n]:
-                error = name_errors.DuplicateName("aux", node.name.text, node.name.span, first.name.span)
+                error = name_errors.duplicate_name("aux", node.name.text, node.name.span, first.name.span)
                 self.el.report(error, self.env)
                 return None
         kept = tuple(binding for binding in found if binding is not None)
@@ -303,7 +303,7 @@ class _Attention:
         if cascade.ok:
             known = tuple(binding.name for binding in cascade.aux)
             help_ = None if known else f"define it: `aux {node.name.text} = ...`"
-            error = name_errors.UnknownName("statistic", node.name.text, node.name.span, known, help_)
+            error = name_errors.unknown_name("statistic", node.name.text, node.name.span, known, help_)
             self.el.report(error, self.env)
         return None
 

@@ -10,7 +10,6 @@ from operator import index
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.errors import parameters as errors
-from attnc.frontend.errors.wording import Error
 from attnc.frontend.params import in_range, range_text
 from attnc.ir.expr import Call, Const, Exists, Expr, Param, Var
 from attnc.ir.fold import fold
@@ -35,9 +34,9 @@ def bind(module: AttentionModule, params: Mapping[str, object]) -> AttentionModu
             values[scalar.name] = value
         else:
             found.append(value)
-    _raise(error.diagnostic() for error in found)
+    _raise(found)
     bound = _substituted(module, values)
-    _raise(error.diagnostic() for error in _constant_errors(bound))
+    _raise(_constant_errors(bound))
     return bound
 
 
@@ -50,27 +49,27 @@ def _raise(diagnostics: Iterable[Diagnostic]) -> None:
 # ----------------------------------------------------------------------------------------- values
 
 
-def _unknown(module: AttentionModule, name: str, known: tuple[str, ...]) -> Error:
+def _unknown(module: AttentionModule, name: str, known: tuple[str, ...]) -> Diagnostic:
     elsewhere = None
     if any(scalar.name == name for scalar in module.scalars):
         elsewhere = f"`{name}` is dynamic: give it at the call"
     elif any(tensor.name == name for tensor in module.tensors):
         elsewhere = f"`{name}` is a tensor: give it at the call"
-    return errors.UnknownParameter(str(name), module.name, known, elsewhere)
+    return errors.unknown_parameter(str(name), module.name, known, elsewhere)
 
 
-def _value(module: AttentionModule, scalar: ScalarParam, params: Mapping[str, object]) -> Const | Error:
+def _value(module: AttentionModule, scalar: ScalarParam, params: Mapping[str, object]) -> Const | Diagnostic:
     if scalar.name not in params:
         if isinstance(scalar.default, Const):
             return scalar.default
-        return errors.MissingParameter(scalar.name, scalar.type.kind, module.name, scalar.span)
+        return errors.missing_parameter(scalar.name, scalar.type.kind, module.name, scalar.span)
     given = params[scalar.name]
     value = _as_kind(given, scalar)
     if value is None:
         wanted = {"int": "an int of 64 bits", "real": "a finite number", "bool": "a bool"}[scalar.type.kind]
-        return errors.WrongParameter(scalar.name, wanted, repr(given), scalar.span)
+        return errors.wrong_parameter(scalar.name, wanted, repr(given), scalar.span)
     if scalar.range is not None and not in_range(value, scalar.range):
-        return errors.ParameterOutOfRange(scalar.name, repr(given), range_text(scalar.range), scalar.span)
+        return errors.parameter_out_of_range(scalar.name, repr(given), range_text(scalar.range), scalar.span)
     return Const(value, scalar.type, scalar.span)
 
 
@@ -144,17 +143,17 @@ def _bindings(bindings: tuple[Binding, ...], done: Callable[[Expr], Expr]) -> tu
 # --------------------------------------------------------------------------------- what is known now
 
 
-def _constant_errors(module: AttentionModule) -> Iterator[Error]:
+def _constant_errors(module: AttentionModule) -> Iterator[Diagnostic]:
     """Divisors, exponents, `exists` ranges, extents and dimensions that are wrong now that they are numbers."""
     for grid in (module.grid_q, module.grid_k):
         for name, extent in zip(grid.names, grid.extents, strict=True) if grid else ():
             if isinstance(extent, Const) and extent.value < 1:
-                yield errors.BadConstant(f"the extent of `{name}`", "at least 1", str(extent.value), extent.span)
+                yield errors.bad_constant(f"the extent of `{name}`", "at least 1", str(extent.value), extent.span)
     for tensor in module.tensors:
         for dim in tensor.dims:
             if isinstance(dim, Const) and dim.value < 0:
                 what = f"a dimension of `{tensor.name}`"
-                yield errors.BadConstant(what, "at least 0", str(dim.value), dim.span)
+                yield errors.bad_constant(what, "at least 0", str(dim.value), dim.span)
     lows = dict[str, int]()
     for node in _nodes(module):
         yield from _node_errors(node, lows)
@@ -173,17 +172,17 @@ def _nodes(module: AttentionModule) -> Iterator[Expr]:
             stack.extend(reversed(children(node)))
 
 
-def _node_errors(node: Expr, lows: dict[str, int]) -> Iterator[Error]:
+def _node_errors(node: Expr, lows: dict[str, int]) -> Iterator[Diagnostic]:
     """`lows` are the lower bounds of the `exists` variables met so far."""
     match node:
         case Call(fn="floordiv" | "mod", args=(_, Const(value=value, span=span))) if value <= 0:
-            yield errors.BadConstant("a divisor", "at least 1", str(value), span)
+            yield errors.bad_constant("a divisor", "at least 1", str(value), span)
         case Call(fn="pow", args=(_, Var(name=name, span=span))) if lows.get(name, 0) < 0:
-            yield errors.BadConstant(f"the exponent `{name}`", "at least 0", f"from {lows[name]}", span)
+            yield errors.bad_constant(f"the exponent `{name}`", "at least 0", f"from {lows[name]}", span)
         case Exists(var=var, low=Const(value=low), high=Const(value=high)):
             lows[var] = min(int(low), lows.get(var, int(low)))
             if high - low > limits.EXISTS_VALUES:
                 wanted = f"at most {limits.EXISTS_VALUES} values"
-                yield errors.BadConstant("the range of `exists`", wanted, str(high - low), node.span)
+                yield errors.bad_constant("the range of `exists`", wanted, str(high - low), node.span)
         case _:
             return

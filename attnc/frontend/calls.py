@@ -15,7 +15,6 @@ from attnc.frontend.uses import apply_function, match_arguments, use_declared
 from attnc.ir.builtins import BUILTINS, CALLABLE
 from attnc.ir.expr import FALSE, Call, Const, Expr, int_const, real_const
 from attnc.ir.types import BOOL, INT, REAL, VectorType
-from attnc.source import Span
 
 _FORMALS = {1: ("x",), 2: ("x", "y"), 3: ("condition", "x", "y")}
 
@@ -26,7 +25,7 @@ def check_call(el: Elaborator, node: ast.Apply, env: Env) -> Expr | None:
     if isinstance(callee, ast.Subscript) and is_reduction(callee):
         return check_reduction(el, env, callee, node.args, node.span)
     if not isinstance(callee, ast.Name):
-        el.report(errors.NotCallable(callee.span.text, "an expression", callee.span), env)
+        el.report(errors.not_callable(callee.span.text, "an expression", callee.span), env)
         return None
     meaning = env.names.get(callee.text)
     if isinstance(meaning, Function):
@@ -35,7 +34,7 @@ def check_call(el: Elaborator, node: ast.Apply, env: Env) -> Expr | None:
         return None
     if meaning is not None:
         help_ = f"its elements are `{callee.text}[...]`; a product is written with `*`"
-        el.report(errors.NotCallable(callee.text, "a value", callee.span, help_), env)
+        el.report(errors.not_callable(callee.text, "a value", callee.span, help_), env)
         return None
     return _named_call(el, env, callee, node)
 
@@ -44,7 +43,7 @@ def _named_call(el: Elaborator, env: Env, callee: ast.Name, node: ast.Apply) -> 
     name = callee.text
     if name in REDUCTIONS and (name not in CALLABLE or len(node.args) == 1):
         help_ = f"over the keys: `{name}[j](...)`, over features: `{name}[d](...)`"
-        el.report(errors.NotCallable(name, "a reduction without its axis", callee.span, help_), env)
+        el.report(errors.not_callable(name, "a reduction without its axis", callee.span, help_), env)
         return None
     if name in ("rope", "normalize"):
         return _call_with_options(el, env, name, node)
@@ -79,7 +78,7 @@ def _call_with_options(el: Elaborator, env: Env, name: str, node: ast.Apply) -> 
     if given is None or vector is None:
         return None
     if not isinstance(vector.type, VectorType):
-        el.report(errors.BadOperand(name, "a vector", type_text(vector.type), vector.span), env)
+        el.report(errors.bad_operand(name, "a vector", type_text(vector.type), vector.span), env)
         return None
     rest = _rope(el, env, vector.type, given) if name == "rope" else _eps(el, env, given)
     return None if rest is None else Call(name, (vector, *rest), vector.type, node.span)
@@ -108,7 +107,7 @@ def _static(el: Elaborator, env: Env, given: dict[str, ast.Expr], name: str, def
     found = el.typed(given[name], env, INT, f"`{name}`")
     if found is None or is_static(el, found) or el.reads(found) <= {"D", "Dv"}:
         return found
-    el.report(errors.NotStatic(f"`{name}`", given[name].span), env)
+    el.report(errors.not_static(f"`{name}`", given[name].span), env)
     return None
 
 

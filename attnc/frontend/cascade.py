@@ -13,7 +13,7 @@ from attnc.frontend.errors import types as errors
 from attnc.frontend.params import check_free
 from attnc.frontend.typing_rules import convert
 from attnc.ir.dependence import PAIR, Axes, axes
-from attnc.ir.expr import Expr, Ref
+from attnc.ir.expr import Ref
 from attnc.ir.module import Binding
 from attnc.ir.types import REAL, VectorType
 
@@ -39,7 +39,7 @@ def check_cascade(el: Elaborator, node: ast.Block, env: Env) -> Cascade:
     env = replace(env, names=cascade.names)
     places = {param.name.text: param.name for param in node.params}
     for statement in node.statements:
-        _statement(el, env, node, cascade, statement, places)
+        _statement(el, env, cascade, statement, places)
     _check_weights(el, env, node, cascade)
     return cascade
 
@@ -47,7 +47,6 @@ def check_cascade(el: Elaborator, node: ast.Block, env: Env) -> Cascade:
 def _statement(
     el: Elaborator,
     env: Env,
-    node: ast.Block,
     cascade: Cascade,
     statement: ast.Statement,
     places: dict[str, ast.Word],
@@ -64,7 +63,7 @@ def _statement(
             cascade.ok = False
             what = f"`{statement.span.text.split()[0]}`"
             help_ = "a normalizer holds `name = ...`, `let` and `aux name = ...`"
-            el.report(syntax_errors.WrongField(what, "a normalizer", statement.span, help_), env)
+            el.report(syntax_errors.wrong_field(what, "a normalizer", statement.span, help_), env)
 
 
 def _is_new(el: Elaborator, env: Env, word: ast.Word, places: dict[str, ast.Word]) -> bool:
@@ -72,7 +71,7 @@ def _is_new(el: Elaborator, env: Env, word: ast.Word, places: dict[str, ast.Word
     first = places.setdefault(word.text, word)
     if first is word:
         return True
-    el.report(name_errors.DuplicateName("name", word.text, word.span, first.span), env)
+    el.report(name_errors.duplicate_name("name", word.text, word.span, first.span), env)
     return False
 
 
@@ -97,7 +96,7 @@ def _bind(el: Elaborator, env: Env, cascade: Cascade, node: ast.Assign | ast.Let
 def _add_aux(el: Elaborator, env: Env, cascade: Cascade, node: ast.Aux) -> None:
     if node.value is None:
         help_ = f"write `aux {node.name.text} = ...`"
-        el.report(syntax_errors.WrongField("`aux` without a value", "a normalizer", node.span, help_), env)
+        el.report(syntax_errors.wrong_field("`aux` without a value", "a normalizer", node.span, help_), env)
         cascade.ok = False
         return
     binding = check_aux(el, env, node, node.value, cascade.varies)
@@ -105,7 +104,7 @@ def _add_aux(el: Elaborator, env: Env, cascade: Cascade, node: ast.Aux) -> None:
         cascade.ok = False
     elif any(binding.name == other.name for other in cascade.aux):
         first = next(other for other in cascade.aux if other.name == binding.name)
-        el.report(name_errors.DuplicateName("aux", binding.name, binding.span, first.span), env)
+        el.report(name_errors.duplicate_name("aux", binding.name, binding.span, first.span), env)
         cascade.ok = False
     else:
         cascade.aux.append(binding)
@@ -117,7 +116,7 @@ def check_aux(el: Elaborator, env: Env, node: ast.Aux, value: ast.Expr, varies: 
     if expr is None:
         return None
     if PAIR <= axes(expr, varies):
-        el.report(errors.PairStatistic(node.name.text, value.span), env)
+        el.report(errors.pair_statistic(node.name.text, value.span), env)
         return None
     return Binding(node.name.text, expr, node.name.span)
 
@@ -129,4 +128,4 @@ def _check_weights(el: Elaborator, env: Env, node: ast.Block, cascade: Cascade) 
         return
     cascade.ok = False
     span = node.name.span if last is None else last.span
-    el.report(errors.NoWeights(node.name.text, None if last is None else last.text, span), env)
+    el.report(errors.no_weights(node.name.text, None if last is None else last.text, span), env)

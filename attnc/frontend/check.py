@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import ast, limits
 from attnc.frontend.attention import check_attention
-from attnc.frontend.checker import Checker, TooMuchWork
+from attnc.frontend.checker import Checker
 from attnc.frontend.environment import ANYWHERE, Env
 from attnc.frontend.errors import support, warnings
 from attnc.frontend.errors import syntax as errors
@@ -34,14 +34,14 @@ class FileContents:
 def check_file(source: SourceFile, loader: Loader) -> FileContents:
     """Check every declaration of a file. Raises SpecError with all that is wrong with it and with what it uses."""
     library = Library(loader)
-    scope = library.open(source)
     checker = Checker(library)
+    scope = Scope(source)
     modules = list[AttentionModule]()
-    if not scope.broken:
-        try:
-            modules = _check_all(checker, scope)
-        except TooMuchWork:
-            pass
+    try:
+        scope = library.open(source)
+        modules = [] if scope.broken else _check_all(checker, scope)
+    except limits.Exhausted:
+        pass
     found = (*library.diagnostics, *checker.diagnostics)
     if found:
         raise SpecError(_in_order(found, source))
@@ -56,7 +56,7 @@ def _check_all(checker: Checker, scope: Scope) -> list[AttentionModule]:
             module = check_attention(checker, declared)
             modules += () if module is None else (module,)
         elif declared.kind in _INSTEAD:
-            error = support.NotADeclaredBlock(
+            error = support.not_a_declared_block(
                 declared.kind, declared.name, declared.node.name.span, _INSTEAD[declared.kind]
             )
             checker.report(error, Env({}, scope, ANYWHERE))
@@ -75,7 +75,7 @@ def _in_order(found: tuple[Diagnostic, ...], source: SourceFile) -> list[Diagnos
     ordered = sorted(found, key=key)
     if len(ordered) <= limits.DIAGNOSTICS:
         return ordered
-    return [*ordered[: limits.DIAGNOSTICS], errors.TooManyErrors(Span(source, 0, 0)).diagnostic()]
+    return [*ordered[: limits.DIAGNOSTICS], errors.too_many_errors(Span(source, 0, 0))]
 
 
 def _summary(declared: Declared) -> str:
@@ -89,15 +89,15 @@ def _summary(declared: Declared) -> str:
 def _unused(library: Library, scope: Scope) -> Iterator[Diagnostic]:
     """Imports, parameters and lets that the text never mentions again."""
     for word in unused_imports(library, scope):
-        yield warnings.Unused("import", word.text, word.span).diagnostic()
+        yield warnings.unused("import", word.text, word.span)
     for declared in scope.own:
         read = {name.text for expr in ast.expressions(declared.node) for name in _names(expr)}
         for param in declared.node.params:
             if param.name.text not in read:
-                yield warnings.Unused("parameter", param.name.text, param.name.span).diagnostic()
+                yield warnings.unused("parameter", param.name.text, param.name.span)
         for statement in _statements(declared.node):
             if isinstance(statement, ast.Let) and statement.name.text not in read:
-                yield warnings.Unused("let", statement.name.text, statement.name.span).diagnostic()
+                yield warnings.unused("let", statement.name.text, statement.name.span)
 
 
 def _statements(node: ast.Definition | ast.Block) -> tuple[ast.Statement, ...]:

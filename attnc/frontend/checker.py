@@ -10,7 +10,6 @@ from attnc.frontend.declared import check_declared
 from attnc.frontend.environment import ANYWHERE, Env
 from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import syntax as errors
-from attnc.frontend.errors.wording import Error
 from attnc.frontend.expressions import elaborate
 from attnc.frontend.measures import Measures
 from attnc.frontend.resolve import Declared, Library
@@ -18,10 +17,6 @@ from attnc.frontend.typing_rules import convert
 from attnc.ir.expr import Expr
 from attnc.ir.types import ScalarType
 from attnc.source import Span
-
-
-class TooMuchWork(Exception):
-    """The uses of a file multiply beyond the bound; it has been reported."""
 
 
 class Checker:
@@ -43,7 +38,7 @@ class Checker:
     def expr(self, node: ast.Expr, env: Env) -> Expr | None:
         self._count(node, env)
         if self._depth >= limits.EXPRESSION_DEPTH:
-            self.report(errors.TooDeep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
+            self.report(errors.too_deep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
             return None
         self._depth += 1
         try:
@@ -55,16 +50,16 @@ class Checker:
     def _count(self, node: ast.Expr, env: Env) -> None:
         self._work += 1
         if self._work > limits.CHECKED_NODES:
-            self.report(errors.TooManyNodes(env.used_at or node.span), env)
-            raise TooMuchWork
+            self.report(errors.too_many_nodes(env.used_at or node.span), env)
+            raise limits.Exhausted
 
     def _is_bounded(self, expr: Expr, node: ast.Expr, env: Env) -> bool:
         measure = self._measures.of(expr)
         if measure.nodes > limits.EXPRESSION_NODES:
-            self.report(errors.TooManyNodes(node.span), env)
+            self.report(errors.too_many_nodes(node.span), env)
             return False
         if measure.depth > limits.EXPRESSION_DEPTH:
-            self.report(errors.TooDeep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
+            self.report(errors.too_deep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
             return False
         return True
 
@@ -98,25 +93,23 @@ class Checker:
             self._sound[id(member)] = False
         chain = tuple(member.name for member in cycle)
         env = Env({}, declared.scope, ANYWHERE)
-        self.report(name_errors.CyclicDefinition(chain, declared.node.name.span), env)
+        self.report(name_errors.cyclic_definition(chain, declared.node.name.span), env)
         return False
 
     # -------------------------------------------------------------------------------- findings
 
-    def report(self, error: Error, env: Env) -> None:
+    def report(self, error: Diagnostic, env: Env) -> None:
         """Record an error once, with the use that brought its text here."""
-        if len(self.diagnostics) > limits.DIAGNOSTICS:
-            self._seen.add(("", len(self._seen), 0, 0, ""))
-            return
-        found = error.diagnostic()
-        span = found.primary.span if found.primary else None
-        key = (found.code, *_place(span), found.title)
+        span = error.primary.span if error.primary else None
+        key = (error.code, *_place(span), error.title)
         if key in self._seen:
             return
         self._seen.add(key)
         if env.used_at is not None and span is not None and not _covers(span, env.used_at):
-            found = replace(found, secondary=(*found.secondary, Label(env.used_at, "used here")))
-        self.diagnostics.append(found)
+            error = replace(error, secondary=(*error.secondary, Label(env.used_at, "used here")))
+        self.diagnostics.append(error)
+        if len(self.diagnostics) > limits.DIAGNOSTICS:
+            raise limits.Exhausted
 
 
 def _place(span: Span | None) -> tuple[int, int, int]:

@@ -39,7 +39,7 @@ def check_declared(el: Elaborator, declared: Declared) -> None:
         if isinstance(header.names[param.name.text], Function) and param.default is not None:
             header.names[param.name.text] = _default_feature(el, env, param.default)
         elif param.type is None and not _is_token(declared, param):
-            el.report(errors.MissingType(param.name.text, param.name.span), env)
+            el.report(errors.missing_type(param.name.text, param.name.span), env)
             header.names[param.name.text] = Broken()
     if isinstance(node, ast.Definition):
         check_constants(el, env, body_of(el, env, declared, header.names))
@@ -64,4 +64,4 @@ def check_constants(el: Elaborator, env: Env, expr: Expr | None) -> None:
     try:
         fold(expr)
     except SpecError as error:
-        el.report(errors.Arithmetic.of(error, expr.span), env)
+        el.report(errors.arithmetic(error, expr.span), env)

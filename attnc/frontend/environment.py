@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from attnc.diagnostics import Diagnostic
 from attnc.frontend import ast
-from attnc.frontend.errors.wording import Error
 from attnc.frontend.resolve import Declared, Kind, Library, Scope
 from attnc.ir.expr import Expr
 from attnc.ir.module import Grid, TensorParam
@@ -65,17 +65,27 @@ class Place:
     kinds: tuple[Kind, ...] = _EXPRESSIONS
     why: str | None = None
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether tensors can be read: not where nothing of the call is known yet."""
+        return "b" not in self.forbids
 
-def _place(title: str, forbids: str, reduces: str = "", why: str | None = None, kinds: str = "") -> Place:
+
+def _place(
+    title: str, forbids: str, reduces: str = "", why: str | None = None, kinds: tuple[Kind, ...] = _EXPRESSIONS
+) -> Place:
     axes = frozenset[ReduceAxis](axis for axis in ("j", "i", "d") if axis in reduces)
-    named = tuple(kind for kind in _EXPRESSIONS if kind in kinds.split()) or _EXPRESSIONS
-    return Place(title, frozenset(forbids.split()), axes, named, why)
+    return Place(title, frozenset(forbids.split()), axes, kinds, why)
 
 
 _EVERYTHING = "b h hk i j q k v o s scale n_keys"
 
 MASK = _place(
-    "a mask", "q k v o s scale n_keys", "", "a mask decides by positions, parameters and looked-up integers", "mask def"
+    "a mask",
+    "q k v o s scale n_keys",
+    "",
+    "a mask decides by positions, parameters and looked-up integers",
+    ("mask", "def"),
 )
 SCORE = _place("a score", "v o s", "jd", "a score compares q and k")
 BIAS = _place("a bias", "v o s", "jd", "a bias is a term of the score")
@@ -86,8 +96,8 @@ Q_MAP = _place("the map of q", "j k v o s", "d", "it is applied once to every qu
 K_MAP = _place("the map of k", "i h q v o s n_keys", "d", "it is applied once to every key and key head: use `hk`")
 V_MAP = _place("the map of v", "i h q k o s n_keys", "d", "it is applied once to every key and key head: use `hk`")
 OUTPUT = _place("the output map", "j q k v s", "d", "it is applied once to every finished row `o`")
-SIZE = _place("a size", _EVERYTHING, "", "sizes are known before any position", "def")
-CONSTANT = _place("a constant", _EVERYTHING + " B H Hk N M D Dv", "", "it is known when the file is read", "def")
+SIZE = _place("a size", _EVERYTHING, "", "sizes are known before any position", ("def",))
+CONSTANT = _place("a constant", _EVERYTHING + " B H Hk N M D Dv", "", "it is known when the file is read", ("def",))
 #: Where a definition is checked on its own, before its use says what it may read.
 ANYWHERE = _place("a definition", "", "jid")
 
@@ -127,7 +137,7 @@ class Elaborator(Protocol):
     #: Dynamic scalars of the attention that is being checked.
     dynamic: set[str]
 
-    def report(self, error: Error, env: Env) -> None:
+    def report(self, error: Diagnostic, env: Env) -> None:
         """Record an error at a place of the text."""
         ...
 

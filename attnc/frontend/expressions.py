@@ -8,7 +8,7 @@ from typing import assert_never
 
 from attnc.frontend import ast
 from attnc.frontend.calls import check_call
-from attnc.frontend.environment import Broken, Elaborator, Env, Function, Local, Tensor
+from attnc.frontend.environment import Broken, Elaborator, Env, Function, Local, Tensor, all_or_none
 from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import support
 from attnc.frontend.errors import types as errors
@@ -64,7 +64,7 @@ def _name(el: Elaborator, node: ast.Name, env: Env) -> Expr | None:
         case Tensor(param=param):
             return check_lookup(el, env, param, (), node.span)
         case Function():
-            el.report(errors.WrongType("an operand", "a number", "a feature map", node.span), env)
+            el.report(errors.wrong_type("an operand", "a number", "a feature map", node.span), env)
             return None
         case Broken():
             return None
@@ -80,7 +80,7 @@ def _local(el: Elaborator, node: ast.Name, local: Local, env: Env) -> Expr | Non
         wrong += sorted(name for name in reads if name.startswith("[") and name[1] not in env.place.reduces)
         if wrong:
             through = (node.text, local.definition)
-            error = name_errors.NotReadableHere(wrong[0], env.place.title, node.span, env.place.why, through=through)
+            error = name_errors.not_readable_here(wrong[0], env.place.title, node.span, env.place.why, through=through)
             el.report(error, env)
             return None
     return replace(local.expr, span=node.span)
@@ -92,12 +92,12 @@ def _global(el: Elaborator, name: str, env: Env, span: Span) -> Expr | None:
     if name in SIZES:
         return Size(SIZES[name], span) if readable(el, env, name, span) else None
     if name in VALUES:
-        return _value(el, name, env, span) if readable(el, env, name, span) else None
+        return _value(name, env, span) if readable(el, env, name, span) else None
     if name == "pi":
         return Const(math.pi, REAL, span)
     if name in CALLABLE or name in REDUCTIONS:
         wanted = f"`{name}[j](...)`" if name not in CALLABLE else f"`{name}(...)`"
-        el.report(name_errors.WrongKind(name, ("function",), "a value", span, f"write {wanted}"), env)
+        el.report(name_errors.wrong_kind(name, ("function",), "a value", span, f"write {wanted}"), env)
         return None
     declared = el.library.find(env.scope, env.place.kinds, name)
     if declared is not None:
@@ -116,7 +116,7 @@ _VALUE_TYPES: dict[str, Type] = {
 }
 
 
-def _value(el: Elaborator, name: str, env: Env, span: Span) -> Expr:
+def _value(name: str, env: Env, span: Span) -> Expr:
     mapped = env.tokens.get(name)
     return Value(name, _VALUE_TYPES.get(name, REAL), span) if mapped is None else replace(mapped, span=span)
 
@@ -138,7 +138,7 @@ def _binary(el: Elaborator, node: ast.Binary, env: Env) -> Expr | None:
     if left is None or right is None:
         return None
     if node.op == "@":
-        el.report(support.NotYet("the matrix product `@`", node.span, "an inner product is `dot(x, y)`"), env)
+        el.report(support.not_yet("the matrix product `@`", node.span, "an inner product is `dot(x, y)`"), env)
         return None
     return apply_builtin(el, env, INFIX[node.op, 2], (left, right), node.span)
 
@@ -152,20 +152,13 @@ def _compare(el: Elaborator, node: ast.Compare, env: Env) -> Expr | None:
             part, right = check_membership(el, env, left_node, left, right_node), None
         else:
             right = el.expr(right_node, env)
-            both = left is not None and right is not None
-            part = _comparison(el, env, op, left, right, node.span) if both else None
+            both = all_or_none((left, right))
+            part = None if both is None else apply_builtin(el, env, INFIX[op.text, 2], both, node.span)
         failed = failed or part is None
         if part is not None:
             found = part if found is None else Call("and", (found, part), BOOL, node.span)
         left, left_node = right, right_node
     return None if failed else found
-
-
-def _comparison(
-    el: Elaborator, env: Env, op: ast.Word, left: Expr | None, right: Expr | None, span: Span
-) -> Expr | None:
-    assert left is not None and right is not None
-    return apply_builtin(el, env, INFIX[op.text, 2], (left, right), span)
 
 
 # ------------------------------------------------------------------------------------- subscripts
@@ -179,7 +172,7 @@ def _subscript(el: Elaborator, node: ast.Subscript, env: Env) -> Expr | None:
         if isinstance(meaning, Tensor):
             indices = [el.expr(item, env) for item in node.items]
             if node.by is not None:
-                el.report(errors.BadGroup(node.by[0].span), env)
+                el.report(errors.bad_group(node.by[0].span), env)
                 return None
             return check_lookup(el, env, meaning.param, indices, node.span)
     base = el.expr(node.base, env)
@@ -187,9 +180,9 @@ def _subscript(el: Elaborator, node: ast.Subscript, env: Env) -> Expr | None:
         return None
     if isinstance(base.type, VectorType):
         help_ = "reduce the vector with `dot(x, y)` or `sum[d](x)`"
-        el.report(support.NotYet("an element of a vector", node.span, help_), env)
+        el.report(support.not_yet("an element of a vector", node.span, help_), env)
         return None
-    el.report(errors.NotIndexable(node.base.span.text, "one number", node.span), env)
+    el.report(errors.not_indexable(node.base.span.text, "one number", node.span), env)
     return None
 
 
@@ -202,7 +195,7 @@ def _exists(el: Elaborator, node: ast.Exists, env: Env) -> Expr | None:
     high = el.typed(node.high, env, INT, "a bound of `exists`")
     for bound in (low, high):
         if bound is not None and not is_static(el, bound):
-            el.report(errors.BadExistsRange(bound.span), env)
+            el.report(errors.bad_exists_range(bound.span), env)
             low = None
     name = node.var.text
     while name in env.vars:  # an inlined `exists` must not capture the variable of an outer one

@@ -25,7 +25,7 @@ def check_grids(el: Elaborator, env: Env, nodes: Sequence[ast.GridDecl]) -> Grid
         repeated = [side for side in sides if side in first]
         if repeated:
             help_ = "one `grid` for both sides, or one `grid q` and one `grid k`"
-            el.report(syntax_errors.RepeatedField("grid", node.span, first[repeated[0]].span, help_), env)
+            el.report(syntax_errors.repeated_field("grid", node.span, first[repeated[0]].span, help_), env)
         grid = _grid(el, env, node)
         for side in sides:
             first.setdefault(side, node)
@@ -41,7 +41,7 @@ def _sides(el: Elaborator, env: Env, node: ast.GridDecl) -> tuple[str, ...]:
     if node.side.text in ("q", "k"):
         return (node.side.text,)
     el.report(
-        errors.BadGrid(f"a grid has no side `{node.side.text}`", node.side.span, "write `grid q` or `grid k`"), env
+        errors.bad_grid(f"a grid has no side `{node.side.text}`", node.side.span, "write `grid q` or `grid k`"), env
     )
     return ()
 
@@ -51,7 +51,7 @@ def _grid(el: Elaborator, env: Env, node: ast.GridDecl) -> Grid | None:
     names = tuple(word.text for word, _ in node.axes)
     for n, (word, _) in enumerate(node.axes):
         if word.text in names[:n]:
-            el.report(errors.BadGrid(f"axis `{word.text}` is named twice", word.span), env)
+            el.report(errors.bad_grid(f"axis `{word.text}` is named twice", word.span), env)
     extents = [_extent(el, env, word, extent) for word, extent in node.axes]
     start = _start(el, env, node)
     kept = tuple(extent for extent in extents if extent is not None)
@@ -63,7 +63,7 @@ def _grid(el: Elaborator, env: Env, node: ast.GridDecl) -> Grid | None:
 def _extent(el: Elaborator, env: Env, word: ast.Word, node: ast.Expr) -> Expr | None:
     extent = el.typed(node, env, INT, f"the extent of `{word.text}`")
     if isinstance(extent, Const) and extent.value < 1:
-        el.report(errors.BadGrid(f"the extent of `{word.text}` must be at least 1", node.span), env)
+        el.report(errors.bad_grid(f"the extent of `{word.text}` must be at least 1", node.span), env)
         return None
     return extent
 
@@ -74,7 +74,7 @@ def _start(el: Elaborator, env: Env, node: ast.GridDecl) -> Expr | None:
     word, position = node.start
     if word.text != "at":
         help_ = did_you_mean(word.text, ("at",)) or "write `grid (...) at POSITION`"
-        el.report(errors.BadGrid(f"`{word.text}` cannot follow a grid", word.span, help_), env)
+        el.report(errors.bad_grid(f"`{word.text}` cannot follow a grid", word.span, help_), env)
         return None
     return el.typed(position, env, INT, "the start of a grid")
 

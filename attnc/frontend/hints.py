@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attnc.frontend.errors.syntax import UnexpectedToken
+from attnc.diagnostics import Diagnostic
+from attnc.frontend.errors.syntax import unexpected_token, unknown_field
 from attnc.frontend.errors.wording import clip, near
 from attnc.frontend.table import END
 from attnc.frontend.tokens import DECLARATIONS, FIELDS, KEYWORDS, OPERATORS, Token
 
 _SIGNS = {terminal: text for text, terminal in OPERATORS.items()} | {"_NEWLINE": "a new line", END: "the end"}
 _STATEMENTS = (*FIELDS, "let", "aux", "grid", "out")
+_CONTINUES_LINE = "a line goes on after an operator or inside brackets: end the line before with the operator"
 _LOOPS = frozenset(("for", "while", "return", "yield", "lambda"))
 
 
-def explain(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> UnexpectedToken:
+def explain(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> Diagnostic:
     """The error for token `index`, which cannot follow those before it."""
     token = tokens[index]
+    start = _statement_start(tokens, index)
+    if start and index == start + 2 and accepts == frozenset(("COLON",)):
+        # NAME NAME: the grammar hopes for a `state`, the author wrote a field
+        return unknown_field(tokens[start].text, tokens[start].span, near(tokens[start].text, _STATEMENTS))
     help_ = next((text for hint in _HINTS if (text := hint(tokens, index, accepts)) is not None), None)
-    return UnexpectedToken(_found(token), token.span, _expected(accepts), help=help_)
+    return unexpected_token(_found(token), token.span, _expected(accepts), help_)
 
 
 def _found(token: Token) -> str:
@@ -41,7 +47,7 @@ def _expected(accepts: frozenset[str]) -> str | None:
     """A phrase for the tokens that could follow; None when there are too many to help."""
     if "LPAR" in accepts and "INT" in accepts:
         return "an expression"
-    if accepts == {"NAME"}:
+    if accepts == frozenset(("NAME",)):
         return "a name"
     if len(accepts) > 4:
         return None
@@ -64,9 +70,13 @@ def _spelled(terminal: str) -> str:
 def _declaration_word(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> str | None:
     if index != 0:
         return None
+    if tokens[0].type in OPERATORS.values():
+        return _CONTINUES_LINE
     found = near(tokens[0].text, DECLARATIONS)
     if found is not None and tokens[0].type == "NAME":
         return f"did you mean `{found}`?"
+    if tokens[0].type in KEYWORDS.values() and tokens[0].text not in _STATEMENTS:
+        return _CONTINUES_LINE
     if tokens[0].text in _STATEMENTS:
         return f"`{tokens[0].text}` stands inside the braces of an `attention`"
     return "a declaration starts with " + ", ".join(f"`{word}`" for word in DECLARATIONS[:-1])
@@ -76,7 +86,7 @@ def _field_word(tokens: Sequence[Token], index: int, accepts: frozenset[str]) ->
     """`normaliser softmax` and the like: a statement that starts with a name and goes on with an expression."""
     start = _statement_start(tokens, index)
     first = tokens[start]
-    if start == 0 or index not in (start + 1, start + 2) or first.type != "NAME":
+    if start == 0 or index != start + 1 or first.type != "NAME":
         return None
     found = near(first.text, _STATEMENTS)
     if found is not None:
@@ -114,7 +124,7 @@ def _keyword_as_name(tokens: Sequence[Token], index: int, accepts: frozenset[str
 
 def _line_starts_with_operator(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> str | None:
     if index > 0 and tokens[index - 1].type == "_NEWLINE" and tokens[index].type != "NAME":
-        return "a line goes on after an operator or inside brackets: end the line before with the operator"
+        return _CONTINUES_LINE
     return None
 
 

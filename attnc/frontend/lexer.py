@@ -34,6 +34,9 @@ _PATTERN = re.compile(
     r"|(?P<other>.)",
     re.DOTALL,
 )
+#: What stands between the end of a header and its brace, or the indented line that lacks one.
+_AFTER_HEADER = re.compile(r"(?:[ \t\r\f]*(?:\#[^\n]*)?\n)*(?P<indent>[ \t]*)(?P<next>\S|$)")
+_BLOCKS = frozenset(("NORMALIZER", "ATTENTION", "RECURRENCE", "SELECT"))
 _CLOSER = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 _ROUND = frozenset(("LPAR", "LSQB"))
 #: Words that start a line only outside round and square brackets: meeting one inside proves a forgotten bracket.
@@ -69,6 +72,7 @@ class _Lexer:
         self.result = Lexed()
         self.open: list[Token] = []
         self.line_start = True
+        self.statement = 0
 
     def run(self) -> None:
         for match in _PATTERN.finditer(self.source.text):
@@ -85,11 +89,11 @@ class _Lexer:
     def _over_limits(self, at: int) -> bool:
         result, here = self.result, Span(self.source, at, at + 1)
         if len(result.tokens) + len(result.comments) > limits.TOKENS:
-            self._stop(errors.TooLong("the text", f"{limits.TOKENS} words, numbers and signs", here).diagnostic())
+            self._stop(errors.too_long("the text", f"{limits.TOKENS} words, numbers and signs", here))
         elif len(self.open) > limits.BRACKET_DEPTH:
-            self._stop(errors.TooDeep("brackets are", limits.BRACKET_DEPTH, self.open[-1].span).diagnostic())
+            self._stop(errors.too_deep("brackets are", limits.BRACKET_DEPTH, self.open[-1].span))
         elif len(result.diagnostics) > limits.DIAGNOSTICS:
-            self._stop(errors.TooManyErrors(here).diagnostic())
+            self._stop(errors.too_many_errors(here))
         return result.fatal
 
     def _stop(self, diagnostic: Diagnostic) -> None:
@@ -116,7 +120,7 @@ class _Lexer:
             case "operator":
                 self._operator(text, span)
             case _:
-                self._report(errors.BadCharacter(text, span).diagnostic())
+                self._report(errors.bad_character(text, span))
         self.line_start = False
 
     def _emit(self, type_: str, text: str, span: Span) -> None:
@@ -135,8 +139,25 @@ class _Lexer:
                 return
             self._close_all(span)
         tokens = self.result.tokens
-        if tokens and tokens[-1].type not in CONTINUES:
+        if not tokens or tokens[-1].type in CONTINUES:
+            return
+        if self._lacks_brace(span):
+            self._report(errors.missing_brace(tokens[self.statement].text, tokens[-1].span))
+            self._emit("LBRACE", "{", Span(self.source, span.start, span.start))
+            self.open.append(tokens[-1])
+        else:
             self._emit("_NEWLINE", text, span)
+            self.statement = len(tokens)
+
+    def _lacks_brace(self, span: Span) -> bool:
+        """Whether a header ends here and an indented line follows instead of `{`."""
+        tokens = self.result.tokens
+        if self.open or self.statement >= len(tokens) or tokens[self.statement].type not in _BLOCKS:
+            return False
+        if any(token.type == "LBRACE" for token in tokens[self.statement :]):
+            return False
+        following = _AFTER_HEADER.match(self.source.text, span.start)
+        return following is not None and bool(following["indent"]) and following["next"] not in ("{", "")
 
     def _drop_line_end(self) -> None:
         tokens = self.result.tokens
@@ -153,7 +174,7 @@ class _Lexer:
         if type_ in ("RPAR", "RSQB", "RBRACE"):
             matching = ("LBRACE",) if type_ == "RBRACE" else _ROUND
             if not self.open or self.open[-1].type not in matching:
-                self._report(errors.UnmatchedBracket(text, span).diagnostic())
+                self._report(errors.unmatched_bracket(text, span))
                 return
             self.open.pop()
         self._emit(type_, text, span)
@@ -167,7 +188,7 @@ class _Lexer:
             first -= 1
         for opener in self.open[first:]:
             closer = _CLOSER[opener.type]
-            self._report(errors.UnclosedBracket(opener.text, closer, opener.span, before).diagnostic())
+            self._report(errors.unclosed_bracket(opener.text, closer, opener.span, before))
             self.result.broken.append(opener.span.start)
         del self.open[first:]
 
@@ -175,7 +196,7 @@ class _Lexer:
 
     def _word(self, text: str, span: Span) -> None:
         if not text.isascii():
-            self._report(errors.NonAsciiName(text, span).diagnostic())
+            self._report(errors.non_ascii_name(text, span))
         if self.line_start and self.open:
             self._resynchronise(text, span)
         self._emit(KEYWORDS.get(text, "NAME"), text, span)
@@ -197,7 +218,7 @@ class _Lexer:
 
     def _foreign(self, text: str, span: Span) -> None:
         meant = FOREIGN[text]
-        self._report(errors.ForeignOperator(text, meant, span).diagnostic())
+        self._report(errors.foreign_operator(text, meant, span))
         self._emit(KEYWORDS.get(meant) or OPERATORS[meant], meant, span)
 
     # --------------------------------------------------------------------------------- numbers
@@ -207,7 +228,7 @@ class _Lexer:
         real = not digits.isdigit()
         problem = _number_problem(digits, glued, real=real)
         if problem is not None:
-            self._report(errors.BadNumber(text, span, *problem).diagnostic())
+            self._report(errors.bad_number(text, span, *problem))
             digits = "1"
         self._emit("REAL" if real else "INT", digits, span)
 

@@ -15,3 +15,7 @@ IMPORTED_FILES = 64
 #: Findings after which a phase stops looking for more.
 DIAGNOSTICS = 50
 EXISTS_VALUES = 128
+
+
+class Exhausted(Exception):
+    """A bound ended the work. What is wrong has been recorded."""

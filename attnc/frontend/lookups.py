@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnc.frontend.environment import Elaborator, Env, all_or_none
+from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import types as errors
 from attnc.frontend.typing_rules import type_text
 from attnc.ir.dims import dim_text, dims_text
@@ -22,14 +23,18 @@ def check_lookup(
 ) -> Expr | None:
     """The element of a tensor at the indices, or a vector when exactly the last dimension is left open."""
     found = all_or_none(indices)
+    if not env.place.looks_up:
+        el.report(name_errors.not_readable_here(tensor.name, env.place.title, span, env.place.why), env)
+        return None
     if found is None or not _ints(el, env, tensor, found):
         return None
     missing = len(tensor.dims) - len(found)
     if missing not in (0, 1):
         shape = f"{tensor.type.kind}{dims_text(tensor.dims)}"
-        el.report(errors.IndexCount(tensor.name, shape, len(tensor.dims), len(found), span), env)
+        el.report(errors.index_count(tensor.name, shape, len(tensor.dims), len(found), span), env)
         return None
-    if not all([_fits(el, env, tensor, dim, index) for dim, index in zip(tensor.dims, found, strict=False)]):
+    fits = [_fits(el, env, tensor, dim, index) for dim, index in zip(tensor.dims, found, strict=False)]
+    if not all(fits):
         return None
     if missing == 0:
         return Lookup(tensor.name, found, tensor.type, span)
@@ -39,7 +44,7 @@ def check_lookup(
 def _row(el: Elaborator, env: Env, tensor: TensorParam, indices: tuple[Expr, ...], span: Span) -> Expr | None:
     if tensor.type != REAL:
         shape = f"{tensor.type.kind}{dims_text(tensor.dims)}"
-        el.report(errors.IndexCount(tensor.name, shape, len(tensor.dims), len(indices), span), env)
+        el.report(errors.index_count(tensor.name, shape, len(tensor.dims), len(indices), span), env)
         return None
     type_: Type = VectorType(tensor.dims[-1])
     return Lookup(tensor.name, indices, type_, span)
@@ -48,7 +53,7 @@ def _row(el: Elaborator, env: Env, tensor: TensorParam, indices: tuple[Expr, ...
 def _ints(el: Elaborator, env: Env, tensor: TensorParam, indices: tuple[Expr, ...]) -> bool:
     wrong = [index for index in indices if index.type != INT]
     for index in wrong:
-        el.report(errors.WrongType(f"an index of `{tensor.name}`", "int", type_text(index.type), index.span), env)
+        el.report(errors.wrong_type(f"an index of `{tensor.name}`", "int", type_text(index.type), index.span), env)
     return not wrong
 
 
@@ -63,5 +68,5 @@ def _fits(el: Elaborator, env: Env, tensor: TensorParam, dim: Expr, index: Expr)
         right = dim.name != "N" or "j" not in el.reads(index)
     if not right:
         read = index.name if isinstance(index, Index) else "j"
-        el.report(errors.WrongIndex(tensor.name, dim_text(dim), read, takes, index.span), env)
+        el.report(errors.wrong_index(tensor.name, dim_text(dim), read, takes, index.span), env)
     return right

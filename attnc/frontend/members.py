@@ -29,7 +29,7 @@ def readable(el: Elaborator, env: Env, name: str, span: Span) -> bool:
         help_ = "the logits are known in a `normalizer`"
     elif name == "o":
         help_ = "write `out = ...`"
-    el.report(name_errors.NotReadableHere(name, env.place.title, span, env.place.why, help_), env)
+    el.report(name_errors.not_readable_here(name, env.place.title, span, env.place.why, help_), env)
     return False
 
 
@@ -44,7 +44,7 @@ def check_attribute(el: Elaborator, node: ast.Attribute, env: Env) -> Expr | Non
         return _extent(el, env, node.name, node.span)
     title = f"`{node.base.span.text}` has no parts"
     help_ = "coordinates are `i.AXIS` and `j.AXIS`, extents `grid.AXIS`"
-    el.report(errors.BadMember(title, node.span, help_), env)
+    el.report(errors.bad_member(title, node.span, help_), env)
     return None
 
 
@@ -55,7 +55,7 @@ def _coordinate(el: Elaborator, env: Env, side: Literal["q", "k"], axis: ast.Wor
     if grid is None:
         position, other = ("i", "queries") if side == "q" else ("j", "keys")
         title = f"`{position}.{axis.text}` needs a grid of the {other}"
-        el.report(errors.BadGrid(title, span, _DECLARE), env)
+        el.report(errors.bad_grid(title, span, _DECLARE), env)
         return None
     number = _axis(el, env, grid, axis)
     return None if number is None else GridCoord(side, number, span)
@@ -69,7 +69,7 @@ def _axis(el: Elaborator, env: Env, grid: Grid, axis: ast.Word) -> int | None:
     if axis.text in grid.names:
         return grid.names.index(axis.text)
     help_ = did_you_mean(axis.text, grid.names) or f"its axes are {listing(grid.names)}"
-    el.report(errors.BadMember(f"the grid has no axis `{axis.text}`", axis.span, help_), env)
+    el.report(errors.bad_member(f"the grid has no axis `{axis.text}`", axis.span, help_), env)
     return None
 
 
@@ -78,7 +78,7 @@ def _extent(el: Elaborator, env: Env, axis: ast.Word, span: Span) -> Expr | None
         return Size("N", span)
     grids = [grid for grid in (env.grids.q, env.grids.k) if grid is not None]
     if not grids:
-        el.report(errors.BadGrid(f"`grid.{axis.text}` needs a grid", span, _DECLARE), env)
+        el.report(errors.bad_grid(f"`grid.{axis.text}` needs a grid", span, _DECLARE), env)
         return None
     having = [grid for grid in grids if axis.text in grid.names] or grids[:1]
     number = _axis(el, env, having[0], axis)
@@ -87,7 +87,7 @@ def _extent(el: Elaborator, env: Env, axis: ast.Word, span: Span) -> Expr | None
     extents = [grid.extents[grid.names.index(axis.text)] for grid in having]
     if any(not same_dim(extents[0], extent) for extent in extents[1:]):
         title = f"`grid.{axis.text}` differs between queries and keys"
-        el.report(errors.BadGrid(title, span, "write the extent that is meant"), env)
+        el.report(errors.bad_grid(title, span, "write the extent that is meant"), env)
         return None
     return extents[0]
 
@@ -97,14 +97,14 @@ def check_membership(el: Elaborator, env: Env, left: ast.Expr, typed: Expr | Non
     span = left.span.to(right.span)
     if not (isinstance(right, ast.Name) and right.text == "grid"):
         title = "`in` asks whether a position lies on the grid"
-        el.report(errors.BadGrid(title, span, "write `i in grid`; for numbers write `low <= x < high`"), env)
+        el.report(errors.bad_grid(title, span, "write `i in grid`; for numbers write `low <= x < high`"), env)
         return None
     if typed is None:
         return None
     if not isinstance(typed, Index) or typed.name not in ("i", "j"):
-        el.report(errors.BadGrid("only `i` and `j` lie on a grid", left.span, "write `i in grid`"), env)
+        el.report(errors.bad_grid("only `i` and `j` lie on a grid", left.span, "write `i in grid`"), env)
         return None
     if not env.grids.any_axis and _grid(env, "q" if typed.name == "i" else "k") is None:
-        el.report(errors.BadGrid(f"`{typed.name} in grid` needs a grid", span, _DECLARE), env)
+        el.report(errors.bad_grid(f"`{typed.name} in grid` needs a grid", span, _DECLARE), env)
         return None
     return Call("in_grid", (typed,), BOOL, span)

@@ -69,14 +69,14 @@ def _check_names(el: Elaborator, scope: Scope, params: Sequence[ast.Param]) -> N
         check_free(el, env, param.name)
         first = seen.setdefault(param.name.text, param.name)
         if first is not param.name:
-            el.report(name_errors.DuplicateName("parameter", first.text, param.name.span, first.span), env)
+            el.report(name_errors.duplicate_name("parameter", first.text, param.name.span, first.span), env)
 
 
 def check_free(el: Elaborator, env: Env, word: ast.Word) -> None:
     """Report a name that the language uses itself."""
     meaning = reserved_as(word.text)
     if meaning is not None:
-        el.report(name_errors.ReservedName(word.text, meaning, word.span), env)
+        el.report(name_errors.reserved_name(word.text, meaning, word.span), env)
 
 
 # ---------------------------------------------------------------------------------------- scalars
@@ -111,7 +111,7 @@ def _scalar(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, a
 def _untyped(el: Elaborator, env: Env, param: ast.Param, *, attention: bool) -> Meaning:
     """Only the token of a feature has no type: it is a vector of any length."""
     if attention:
-        el.report(errors.MissingType(param.name.text, param.name.span), env)
+        el.report(errors.missing_type(param.name.text, param.name.span), env)
         return Broken()
     return Local(Ref(param.name.text, VectorType(Size("D")), param.name.span))
 
@@ -120,17 +120,17 @@ def _report_type(el: Elaborator, env: Env, type_: ast.TypeRef, *, attention: boo
     if type_.name.text in ("feature", "mask", "bias", "score"):
         what = f"a parameter of kind `{type_.name.text}`"
         help_ = "name it in the body: `normalizer linear(my_feature)`" if attention else "only `feature` can be passed"
-        el.report(support.NotYet(what, type_.span, help_), env)
+        el.report(support.not_yet(what, type_.span, help_), env)
         return
     meant = FOREIGN_TYPES.get(type_.name.text)
-    el.report(errors.UnknownType(type_.name.text, meant, TYPES, type_.name.span), env)
+    el.report(errors.unknown_type(type_.name.text, meant, TYPES, type_.name.span), env)
 
 
 def _check_modifiers(el: Elaborator, env: Env, param: ast.Param, allowed: tuple[str, ...]) -> frozenset[str]:
     for word in param.modifiers:
         if word.text not in allowed:
             known = allowed or _MODIFIERS
-            el.report(errors.BadModifier(word.text, param.name.text, known, word.text in _MODIFIERS, word.span), env)
+            el.report(errors.bad_modifier(word.text, param.name.text, known, word.text in _MODIFIERS, word.span), env)
     return frozenset(word.text for word in param.modifiers)
 
 
@@ -146,11 +146,11 @@ def constant(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType, what: s
     try:
         folded = fold(expr)
     except SpecError as error:
-        el.report(errors.Arithmetic.of(error, node.span), env)
+        el.report(errors.arithmetic(error, node.span), env)
         return None
     if isinstance(folded, Const):
         return folded
-    el.report(errors.NotConstant(what, node.span), env)
+    el.report(errors.not_constant(what, node.span), env)
     return None
 
 
@@ -159,7 +159,7 @@ def constant(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType, what: s
 
 def _no_range(el: Elaborator, env: Env, param: ast.Param) -> None:
     for range_ in param.ranges:
-        el.report(errors.RangeNotHere(param.name.text, range_.span), env)
+        el.report(errors.range_not_here(param.name.text, range_.span), env)
 
 
 def _range(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Range | None:
@@ -168,14 +168,14 @@ def _range(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Rang
     node = param.ranges[0]
     if kind == BOOL or len(param.ranges) > 1:
         why = "a bool has no range" if kind == BOOL else "one range is enough"
-        el.report(errors.BadRange(why, param.ranges[-1].span), env)
+        el.report(errors.bad_range(why, param.ranges[-1].span), env)
         return None
     low, high = (_bound(el, env, bound, kind) for bound in (node.low, node.high))
     if low is None or high is None:
         return None
     empty = low > high or (low == high and (node.low_open or node.high_open))
     if empty:
-        el.report(errors.BadRange("no value lies in it", node.span), env)
+        el.report(errors.bad_range("no value lies in it", node.span), env)
         return None
     return Range(_finite(low), _finite(high), node.low_open, node.high_open)
 
@@ -215,7 +215,7 @@ def _check_default(el: Elaborator, env: Env, param: ast.Param, scalar: ScalarPar
         return
     if not in_range(scalar.default.value, scalar.range):
         text = range_text(scalar.range)
-        el.report(errors.OutOfRange(f"the default of `{scalar.name}`", text, param.default.span), env)
+        el.report(errors.out_of_range(f"the default of `{scalar.name}`", text, param.default.span), env)
 
 
 # ---------------------------------------------------------------------------------------- tensors
@@ -231,9 +231,9 @@ def _tensor(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, a
     allowed = ("learned", "static") if attention else ("learned",)
     modifiers = _check_modifiers(el, env, param, allowed)
     if "static" in modifiers:
-        el.report(support.NotYet("a tensor known when compiling", param.span, "leave `static` out"), env)
+        el.report(support.not_yet("a tensor known when compiling", param.span, "leave `static` out"), env)
     if param.default is not None:
-        el.report(errors.TensorDefault(param.name.text, param.default.span), env)
+        el.report(errors.tensor_default(param.name.text, param.default.span), env)
     if kind is None or dims is None:
         return Broken()
     range_ = _range(el, env, param, kind) if attention else _no_range(el, env, param)
@@ -256,6 +256,6 @@ def _dim(el: Elaborator, env: Env, node: ast.Expr) -> Expr | None:
         return None
     unknown = sorted(name for name in el.dynamic if f"param {name}" in el.reads(dim))
     if unknown:
-        el.report(errors.DynamicDim(unknown[0], node.span), env)
+        el.report(errors.dynamic_dim(unknown[0], node.span), env)
         return None
     return dim

@@ -29,7 +29,7 @@ def parse(source: SourceFile) -> ast.File:
     """The tree of a text. Raises SpecError with all syntax errors."""
     if len(source.text) > limits.FILE_CHARACTERS:
         limit = f"{limits.FILE_CHARACTERS} characters"
-        raise SpecError((errors.TooLong("the text", limit, Span(source, 0, 1)).diagnostic(),))
+        raise SpecError((errors.too_long("the text", limit, Span(source, 0, 1)),))
     lexed = lex(source)
     if lexed.fatal:
         raise SpecError(lexed.diagnostics)
@@ -89,8 +89,8 @@ class _Parser:
             return None
         deep = next(_too_deep(found), None)
         if deep is not None:
-            error = errors.TooDeep("the expression is", limits.EXPRESSION_DEPTH, _start_of(deep.span))
-            self.diagnostics.append(error.diagnostic())
+            error = errors.too_deep("the expression is", limits.EXPRESSION_DEPTH, _start_of(deep.span))
+            self.diagnostics.append(error)
             return None
         return found
 
@@ -101,7 +101,7 @@ class _Parser:
             return cast(ast.Declaration, run(load_table(), chunk, end, build))
         except Rejected as rejected:
             self.rejected_at = rejected.index
-            self.diagnostics.append(explain((*chunk, end), rejected.index, rejected.accepts).diagnostic())
+            self.diagnostics.append(explain((*chunk, end), rejected.index, rejected.accepts))
             return None
 
 

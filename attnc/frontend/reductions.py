@@ -30,7 +30,7 @@ def check_reduction(
     if axis is None:
         return None
     if axis not in env.place.reduces:
-        el.report(errors.ReductionNotHere(f"{op}[{axis}]", env.place.title, head.span), env)
+        el.report(errors.reduction_not_here(f"{op}[{axis}]", env.place.title, head.span), env)
         return None
     group = None
     if head.by is not None:
@@ -46,16 +46,16 @@ def _axis(el: Elaborator, env: Env, op: ReduceOp, head: ast.Subscript) -> Reduce
     if isinstance(item, ast.Name) and item.text in _AXES:
         return _AXES[item.text]
     if isinstance(item, ast.Compare):
-        el.report(support.NotYet("a reduction over a block of keys", head.span, f"`{op}[j by GROUP](...)`"), env)
+        el.report(support.not_yet("a reduction over a block of keys", head.span, f"`{op}[j by GROUP](...)`"), env)
     else:
-        el.report(errors.BadAxis(op, head.span), env)
+        el.report(errors.bad_axis(op, head.span), env)
     return None
 
 
 def _group(el: Elaborator, env: Env, axis: ReduceAxis, by: tuple[ast.Word, ast.Expr]) -> Expr | None:
     word, node = by
     if word.text != "by" or axis != "j":
-        el.report(errors.BadGroup(word.span), env)
+        el.report(errors.bad_group(word.span), env)
         return None
     return el.typed(node, env, INT, "a group")
 
@@ -67,7 +67,7 @@ def _body(
     if op == "count" and not args:
         return TRUE, INT
     if args is None or len(args) != 1 or args[0].name is not None:
-        el.report(errors.ReductionBody(f"{op}[{axis}]", span), env)
+        el.report(errors.reduction_body(f"{op}[{axis}]", span), env)
         return None
     body = el.expr(args[0].value, env)
     if body is None:
@@ -77,7 +77,7 @@ def _body(
     if op == "count":
         return _counted(el, env, body)
     if body.type == BOOL:
-        el.report(errors.BadOperand(f"{op}[{axis}]", "a number", "bool", body.span, f"count[{axis}]"), env)
+        el.report(errors.bad_operand(f"{op}[{axis}]", "a number", "bool", body.span, f"count[{axis}]"), env)
         return None
     if body.type == INT and op != "mean":
         return body, INT
@@ -87,13 +87,13 @@ def _body(
 def _counted(el: Elaborator, env: Env, body: Expr) -> tuple[Expr, ScalarType] | None:
     if body.type == BOOL:
         return body, INT
-    el.report(errors.BadOperand("count", "a condition", type_text(body.type), body.span), env)
+    el.report(errors.bad_operand("count", "a condition", type_text(body.type), body.span), env)
     return None
 
 
 def _wrong_shape(el: Elaborator, env: Env, op: ReduceOp, axis: ReduceAxis, body: Expr) -> None:
     if axis == "d":
-        el.report(errors.BadOperand(f"{op}[d]", "a vector", type_text(body.type), body.span), env)
+        el.report(errors.bad_operand(f"{op}[d]", "a vector", type_text(body.type), body.span), env)
     else:
         help_ = f"reduce its dot product with the other side: `{op}[{axis}](dot(q, k))`"
-        el.report(support.NotYet(f"`{op}[{axis}]` of a vector", body.span, help_), env)
+        el.report(support.not_yet(f"`{op}[{axis}]` of a vector", body.span, help_), env)

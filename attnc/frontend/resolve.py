@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import ast, limits
 from attnc.frontend.errors import names as errors
-from attnc.frontend.errors.wording import Error, listing, near
+from attnc.frontend.errors.wording import listing, near
 from attnc.frontend.names import reserved_as
 from attnc.frontend.parser import parse
 from attnc.source import SourceFile, Span
@@ -121,10 +121,10 @@ class Library:
         meaning = _conflict(declared)
         first = scope.names.get(key)
         if meaning is not None:
-            self._report(errors.ReservedName(declared.name, meaning, node.name.span))
+            self._report(errors.reserved_name(declared.name, meaning, node.name.span))
         elif first is not None:
             before = scope.imported.get(key, first.node.name)
-            self._report(errors.DuplicateName(declared.kind, declared.name, node.name.span, before.span))
+            self._report(errors.duplicate_name(declared.kind, declared.name, node.name.span, before.span))
         scope.names.setdefault(key, declared)
         scope.own.append(declared)
 
@@ -135,7 +135,7 @@ class Library:
         shown = node.path if isinstance(node.path, str) else ".".join(node.path)
         if not words:
             help_ = f"list them: `import {shown} (name)`"
-            self._report(errors.BadImport(shown, "the names to import are missing", node.span, help_))
+            self._report(errors.bad_import(shown, "the names to import are missing", node.span, help_))
         elif isinstance(node.path, tuple) and len(node.path) == 2 and node.path[1] in _COLLECTIONS:
             self._import_from_all(node, words, _COLLECTIONS[node.path[1]], scope)
         else:
@@ -147,11 +147,11 @@ class Library:
         try:
             source = self._read(node, scope)
         except Unreadable as error:
-            self._report(errors.BadImport(shown, error.why, node.path_span, error.help))
+            self._report(errors.bad_import(shown, error.why, node.path_span, error.help))
             return None
         if any(source is loading for loading in self._loading):
             chain = (*(loading.name for loading in self._loading), source.name)
-            self._report(errors.ImportCycle(chain, node.path_span))
+            self._report(errors.import_cycle(chain, node.path_span))
             return None
         found = self.open(source)
         return None if found.broken else found
@@ -190,17 +190,17 @@ class Library:
         others = tuple(declared.kind for declared in found.own if declared.name == word.text)
         if others:
             help_ = "only what stands for an expression, and normalizers, can be imported"
-            self._report(errors.WrongKind(word.text, others, f"a {listing(kinds)}", word.span, help_))
+            self._report(errors.wrong_kind(word.text, others, f"a {listing(kinds)}", word.span, help_))
             return
         known = tuple(declared.name for declared in found.own if declared.kind in kinds)
-        self._report(errors.NotInFile(word.text, shown, word.span, known))
+        self._report(errors.not_in_file(word.text, shown, word.span, known))
 
     def _add_import(self, word: ast.Word, declared: Declared, scope: Scope) -> None:
         key = (declared.kind, declared.name)
         first = scope.names.get(key)
         if first is not None:
             before = scope.imported.get(key, first.node.name)
-            self._report(errors.DuplicateName(declared.kind, declared.name, word.span, before.span))
+            self._report(errors.duplicate_name(declared.kind, declared.name, word.span, before.span))
             return
         scope.names[key] = declared
         scope.imported[key] = word
@@ -214,7 +214,7 @@ class Library:
                 continue
             scope.silent.add(word.text)
             shown = ".".join(node.path)
-            self._report(errors.NotInFile(word.text, shown, word.span, self._loader.standard_names()))
+            self._report(errors.not_in_file(word.text, shown, word.span, self._loader.standard_names()))
 
     def _search_standard(self, name: str, kind: Kind) -> Declared | None:
         if self._index is None:
@@ -260,9 +260,10 @@ class Library:
             return None
         return self._standard_file(name).names.get((kind, name))
 
-    def _report(self, error: Error) -> None:
-        if len(self.diagnostics) <= limits.DIAGNOSTICS:
-            self.diagnostics.append(error.diagnostic())
+    def _report(self, error: Diagnostic) -> None:
+        self.diagnostics.append(error)
+        if len(self.diagnostics) > limits.DIAGNOSTICS:
+            raise limits.Exhausted
 
 
 def _conflict(declared: Declared) -> str | None:
@@ -277,7 +278,7 @@ def unused_imports(library: Library, scope: Scope) -> tuple[ast.Word, ...]:
     """Imported names that nothing looked up."""
     used = {(kind, name) for owner, kind, name in library.used_imports if owner == id(scope)}
     words = {word.span.start: word for key, word in scope.imported.items() if key not in used}
-    kept = {scope.imported[key].span.start for key in used if key in scope.imported}
+    kept = {word.span.start for key, word in scope.imported.items() if key in used}
     return tuple(words[start] for start in sorted(words.keys() - kept))
 
 

@@ -1,8 +1,8 @@
 """The LALR table of `grammar.lark`, and the automaton that runs it.
 
 lark computes the table; computing it and importing lark take half a second, so the table is kept beside the
-grammar as JSON (never a pickle) and carries the grammar's digest. lark is imported only when the digest differs,
-that is while the grammar is being edited. `python -m attnc.frontend.table` prints the table; a test compares.
+grammar as JSON (never a pickle) and carries the grammar's checksum. lark is imported only when that differs,
+while the grammar is being edited. `python -m attnc.frontend.table` prints the table; a test compares.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from typing import Any, TypedDict, cast
+from zlib import crc32
 
 from attnc.frontend.tokens import Token
 
 #: Child of a rule: dropped, kept, or a list whose items become children.
 _DROP, _KEEP, _INLINE = ".", "k", "i"
 END = "$END"
+_FAIL = -(1 << 30)
 
 
 class _Json(TypedDict):
@@ -33,12 +34,14 @@ class _Json(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`children` has one letter per symbol; `callback` is None when a single child passes through."""
+    """`children` has one letter per symbol. `passes`: a single child needs no node of its own."""
 
     origin: str
     callback: str
     passes: bool
     children: str
+    #: The rule only gives its one symbol another name, as most steps of the precedence ladder do.
+    renames: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +64,34 @@ def run(table: Table, tokens: Iterable[Token], end: Token, build: Callable[[str,
     """Parse; `build` makes the node of a rule from its children. Raises Rejected."""
     states, values = [0], list[Any]()
     for index, token in enumerate((*tokens, end)):
-        while True:
-            action = table.states[states[-1]].get(token.type)
-            if action is None:
+        while (action := table.states[states[-1]].get(token.type, _FAIL)) < 0:
+            if action == _FAIL:
                 raise Rejected(index, _accepts(table, states))
-            if action >= 0:
-                states.append(action)
-                values.append(token)
-                break
-            _reduce(table, table.rules[-1 - action], states, values, build)
+            rule = table.rules[-1 - action]
+            if rule.renames:
+                states.pop()
+            else:
+                _reduce(rule, states, values, build)
+            states.append(table.states[states[-1]][rule.origin])
             if token is end and states[-1] == table.end:
                 return values[-1]
+        states.append(action)
+        values.append(token)
     raise AssertionError("the end token neither ends nor fails the parse")
 
 
-def _reduce(
-    table: Table, rule: Rule, states: list[int], values: list[Any], build: Callable[[str, list[Any]], Any]
-) -> None:
+def _reduce(rule: Rule, states: list[int], values: list[Any], build: Callable[[str, list[Any]], Any]) -> None:
+    """Replace the symbols of a rule by its value."""
     size = len(rule.children)
     symbols = values[len(values) - size :]
     del states[len(states) - size :], values[len(values) - size :]
     items = _children(rule, symbols)
     if rule.origin.startswith("_"):
-        value = items
+        values.append(items)
     elif rule.passes and len(items) == 1:
-        value = items[0]
+        values.append(items[0])
     else:
-        value = build(rule.callback, items)
-    states.append(table.states[states[-1]][rule.origin])
-    values.append(value)
+        values.append(build(rule.callback, items))
 
 
 def _children(rule: Rule, symbols: list[Any]) -> list[Any]:
@@ -150,12 +152,16 @@ def load_table() -> Table:
     stored = cast(_Json, json.loads(stored_table()))
     if stored["grammar"] != _digest(grammar):
         stored = cast(_Json, json.loads(build_table(grammar)))
-    rules = tuple(Rule(origin, callback, bool(passes), kinds) for origin, callback, passes, kinds in stored["rules"])
-    return Table(stored["end"], rules, stored["states"])
+    return Table(stored["end"], tuple(_rule(row) for row in stored["rules"]), stored["states"])
+
+
+def _rule(row: list[str]) -> Rule:
+    origin, callback, passes, kinds = row
+    return Rule(origin, callback, bool(passes), kinds, renames=bool(passes) and kinds == _KEEP)
 
 
 def _digest(grammar: str) -> str:
-    return sha256(grammar.encode()).hexdigest()
+    return f"{crc32(grammar.encode()):08x}"
 
 
 # --------------------------------------------------------------------------------------- building

@@ -32,7 +32,7 @@ def convert(el: Elaborator, env: Env, expr: Expr, kind: ScalarType, what: str) -
         return expr
     if kind == REAL and expr.type == INT:
         return to_real(expr)
-    el.report(errors.WrongType(what, kind.kind, type_text(expr.type), expr.span), env)
+    el.report(errors.wrong_type(what, kind.kind, type_text(expr.type), expr.span), env)
     return None
 
 
@@ -56,7 +56,7 @@ def apply_builtin(el: Elaborator, env: Env, fn: str, args: tuple[Expr, ...], spa
 
 def _operand_error(el: Elaborator, env: Env, builtin: Builtin, arg: Expr, wanted: str) -> None:
     name = builtin.infix or builtin.name
-    el.report(errors.BadOperand(name, wanted, type_text(arg.type), arg.span), env)
+    el.report(errors.bad_operand(name, wanted, type_text(arg.type), arg.span), env)
 
 
 def _fixed(
@@ -71,7 +71,7 @@ def _fixed(
 def _integers(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...], span: Span) -> Expr | None:
     call = _fixed(el, env, builtin, args, span, INT)
     if call is not None and builtin.name in ("floordiv", "mod") and not is_static(el, args[1]):
-        el.report(errors.DynamicDivisor(str(builtin.infix), args[1].span), env)
+        el.report(errors.dynamic_divisor(str(builtin.infix), args[1].span), env)
         return None
     return call
 
@@ -104,7 +104,7 @@ def _arithmetic(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ..
     wrong = [arg for arg in args if arg.type == BOOL]
     for arg in wrong:
         _operand_error(el, env, builtin, arg, "a number")
-    if wrong or not _equal_lengths(el, env, builtin, args, span):
+    if wrong or not _equal_lengths(el, env, builtin, args):
         return None
     type_ = joined(args)
     if type_ == INT and builtin.rule == "same":
@@ -122,14 +122,14 @@ def joined(args: tuple[Expr, ...]) -> Type:
     return INT if all(arg.type == INT for arg in args) else REAL
 
 
-def _equal_lengths(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...], span: Span) -> bool:
+def _equal_lengths(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...]) -> bool:
     vectors = [(arg, arg.type) for arg in args if isinstance(arg.type, VectorType)]
     for arg, type_ in vectors[1:]:
         first, first_type = vectors[0]
         if not same_dim(first_type.dim, type_.dim):
             name = builtin.infix or builtin.name
             lengths = (dim_text(first_type.dim), dim_text(type_.dim))
-            el.report(errors.UnequalLengths(name, lengths, (first.span, arg.span), span), env)
+            el.report(errors.unequal_lengths(name, lengths, (first.span, arg.span)), env)
             return False
     return True
 
@@ -143,9 +143,9 @@ def _select(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...], 
         return Call("where", args, BOOL, span)
     wrong = [arg for arg in (then, orelse) if arg.type == BOOL]
     if wrong:
-        el.report(errors.UnequalBranches(type_text(then.type), type_text(orelse.type), span), env)
+        el.report(errors.unequal_branches(type_text(then.type), type_text(orelse.type), span), env)
         return None
-    if not _equal_lengths(el, env, builtin, (then, orelse), span):
+    if not _equal_lengths(el, env, builtin, (then, orelse)):
         return None
     type_ = joined((then, orelse))
     if type_ == INT:
@@ -178,7 +178,7 @@ def _power(el: Elaborator, env: Env, args: tuple[Expr, ...], span: Span) -> Expr
     whole = exponent.type == INT and (isinstance(exponent, Var) or is_static(el, exponent))
     if base.type == INT and whole:
         if isinstance(exponent, Const) and exponent.value < 0:
-            el.report(errors.NegativeExponent(exponent.span), env)
+            el.report(errors.negative_exponent(exponent.span), env)
             return None
         return Call("pow", args, INT, span)
     type_ = base.type if isinstance(base.type, VectorType) else REAL
@@ -203,4 +203,4 @@ def _vectors(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...],
         return None
     if builtin.name == "concat":
         return Call("concat", args, VectorType(Call("add", tuple(dims), INT, span)), span)
-    return Call("dot", args, REAL, span) if _equal_lengths(el, env, builtin, args, span) else None
+    return Call("dot", args, REAL, span) if _equal_lengths(el, env, builtin, args) else None

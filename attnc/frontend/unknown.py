@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnc.frontend.environment import Elaborator, Env
+from attnc.frontend.environment import CONSTANT, Elaborator, Env
 from attnc.frontend.errors import names as errors
 from attnc.frontend.errors import support
 from attnc.frontend.names import CALL_KEYWORDS, INDICES, REDUCTIONS, SIZES, VALUES
@@ -50,20 +50,23 @@ def report_unknown(el: Elaborator, env: Env, name: str, span: Span) -> None:
         return
     planned = _PLANNED.get(name)
     if planned is not None:
-        el.report(support.NotYet(planned[0], span, planned[1]), env)
+        el.report(support.not_yet(planned[0], span, planned[1]), env)
         return
     kinds = el.library.kinds_of(env.scope, name)
     if kinds:
         help_ = f"{env.place.title} may use {' and '.join(env.place.kinds)}"
-        el.report(errors.WrongKind(name, kinds, "usable here", span, help_), env)
+        el.report(errors.wrong_kind(name, kinds, "usable here", span, help_), env)
         return
     if name in CALL_KEYWORDS:
         help_ = "positions `i` and `j` already include the offsets of the call"
-        el.report(errors.UnknownName("name", name, span, help=help_), env)
+        el.report(errors.unknown_name("name", name, span, help_=help_), env)
+        return
+    if env.place is CONSTANT:
+        el.report(errors.unknown_name("name", name, span, help_="a constant is made of literals"), env)
         return
     meant = _SYNONYMS.get(name)
     help_ = None if meant is None else (f"write `{meant}`" if "`" not in meant else meant)
     predefined = (*INDICES, *SIZES, *VALUES, *REDUCTIONS, *CALLABLE)
     known = (*env.names, *el.library.known(env.scope, env.place.kinds), *predefined)
     near_only = known if len(name) > 1 else ()
-    el.report(errors.UnknownName("name", name, span, near_only, help_), env)
+    el.report(errors.unknown_name("name", name, span, near_only, help_), env)

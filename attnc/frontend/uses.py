@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from attnc.diagnostics import Diagnostic
 from attnc.frontend import ast
 from attnc.frontend.environment import SIZE, Broken, Elaborator, Env, Function, Local, Meaning, Tensor
 from attnc.frontend.errors import types as errors
@@ -36,19 +37,19 @@ def match_arguments(
         found[name] = arg.value
     missing = [name for name, needed in formals if needed and name not in found]
     if missing and not errors_before:
-        el.report(errors.MissingArguments(called, tuple(missing), tuple(names), span), env)
+        el.report(errors.missing_arguments(called, tuple(missing), tuple(names), span), env)
     return None if missing or errors_before else found
 
 
 def _argument_problem(
     called: str, names: list[str], name: str | None, found: dict[str, ast.Expr], arg: ast.Arg, count: int
-) -> errors.TooManyArguments | errors.UnknownArgument | errors.RepeatedArgument | None:
+) -> Diagnostic | None:
     if name is None:
-        return errors.TooManyArguments(called, tuple(names), count, arg.span)
+        return errors.too_many_arguments(called, tuple(names), count, arg.span)
     if name not in names:
-        return errors.UnknownArgument(called, name, tuple(names), arg.span)
+        return errors.unknown_argument(called, name, tuple(names), arg.span)
     if name in found:
-        return errors.RepeatedArgument(called, name, arg.span)
+        return errors.repeated_argument(called, name, arg.span)
     return None
 
 
@@ -103,7 +104,7 @@ def _bind_tensor(el: Elaborator, env: Env, inside: Env, param: ast.Param, node: 
         found = type_text(expr.type)
         if isinstance(expr.type, VectorType) and len(dims) == 1 and same_dim(expr.type.dim, dims[0]):
             return Local(expr)
-    el.report(errors.WrongTensor(param.name.text, wanted, found, node.span), env)
+    el.report(errors.wrong_tensor(param.name.text, wanted, found, node.span), env)
     return Broken()
 
 
@@ -157,7 +158,7 @@ def function_argument(el: Elaborator, env: Env, node: ast.Expr) -> Meaning:
         if node.text in env.scope.silent:
             return Broken()
     known = el.library.known(env.scope, ("feature",))
-    el.report(errors.NoFeature(node.span.text, known, node.span), env)
+    el.report(errors.no_feature(node.span.text, known, node.span), env)
     return Broken()
 
 

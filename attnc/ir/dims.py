@@ -7,15 +7,14 @@ The canonical form is a polynomial: `2*L - 1` and `L + L - 1` are the same dimen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import assert_never
 
+from attnc.ir.arithmetic import int_value
 from attnc.ir.builtins import BUILTINS
 from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
 
-#: An atom is a name, or the function and canonical operands of what is no polynomial.
-Atom = tuple[str, ...] | tuple[str, tuple["Polynomial", ...]]
-#: Products of atoms, each in order, and their coefficients; without zeros.
+#: Products of unknowns, each in order, and their coefficients; without zeros.
 Polynomial = tuple[tuple[tuple[str, ...], int], ...]
 
 _MAX_TERMS = 200
@@ -79,23 +78,6 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial:
 
 # ------------------------------------------------------------------------------------- evaluation
 
-_FUNCTIONS: dict[str, Callable[..., int]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-    "neg": lambda a: -a,
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "bitand": lambda a, b: a & b,
-    "bit_length": lambda a: a.bit_length(),
-    "sign": lambda a: (a > 0) - (a < 0),
-    "relu": lambda a: max(a, 0),
-    "pow": lambda a, b: a**b,
-}
-
 
 def evaluate_dim(dim: Expr, values: Mapping[str, int]) -> int:
     """The dimension as a number; `values` has the sizes and parameters by name.
@@ -107,13 +89,21 @@ def evaluate_dim(dim: Expr, values: Mapping[str, int]) -> int:
             return int(value)
         case Size(name=name) | Param(name=name):
             return values[name]
-        case Call(fn=fn, args=args) if fn in _FUNCTIONS:
-            operands = [evaluate_dim(arg, values) for arg in args]
-            if fn == "pow" and not (0 <= operands[1] and operands[0].bit_length() * operands[1] <= 64):
-                raise ValueError("power beyond 64 bits")
-            return _FUNCTIONS[fn](*operands)
+        case Call(fn="pow", args=(base, exponent)):
+            return _power(evaluate_dim(base, values), evaluate_dim(exponent, values))
+        case Call(fn=fn, args=args):
+            found = int_value(fn, [evaluate_dim(arg, values) for arg in args])
         case _:
-            raise ValueError(f"not a dimension: {dim_text(dim)}")
+            found = None
+    if found is None:
+        raise ValueError(f"not a dimension: {dim_text(dim)}")
+    return found
+
+
+def _power(base: int, exponent: int) -> int:
+    if exponent < 0 or base.bit_length() * exponent > 64:
+        raise ValueError("a power that is no 64-bit int")
+    return base**exponent
 
 
 # ------------------------------------------------------------------------------------------- text

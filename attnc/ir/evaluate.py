@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from attnc.ir.arithmetic import condition, int_value
 from attnc.ir.expr import Call, Const, Expr, Index, Param, Ref, Size, Value
 
 
@@ -13,34 +14,6 @@ class UnknownValueError(Exception):
     def __init__(self, expr: Expr) -> None:
         super().__init__(str(expr))
         self.expr = expr
-
-
-_FUNCTIONS: dict[str, Callable[..., int]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-    "bitand": lambda a, b: a & b,
-    "pow": lambda a, b: a**b if 0 <= b < 64 else 0,
-    "neg": lambda a: -a,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "and": lambda a, b: a and b,
-    "or": lambda a, b: a or b,
-    "not": lambda a: not a,
-    "where": lambda c, a, b: a if c else b,
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "sign": lambda a: (a > 0) - (a < 0),
-    "relu": lambda a: max(a, 0),
-    "bit_length": lambda a: abs(a).bit_length(),
-}
 
 
 def evaluate_exact(expr: Expr, names: Mapping[str, int]) -> int:
@@ -53,7 +26,14 @@ def evaluate_exact(expr: Expr, names: Mapping[str, int]) -> int:
             return int(value)
         case Index(name=name) | Size(name=name) | Param(name=name) | Value(name=name) | Ref(name=name) if name in names:
             return names[name]
-        case Call(fn=fn, args=args) if fn in _FUNCTIONS:
-            return int(_FUNCTIONS[fn](*(evaluate_exact(arg, names) for arg in args)))
+        case Call(fn="where", args=(cond, then, orelse)):
+            return evaluate_exact(then if evaluate_exact(cond, names) else orelse, names)
+        case Call(fn=fn, args=args):
+            values = [evaluate_exact(arg, names) for arg in args]
+            found = condition(fn, values)
+            found = int_value(fn, values) if found is None else found
+            if found is None:
+                raise UnknownValueError(expr)
+            return int(found)
         case _:
             raise UnknownValueError(expr)

@@ -7,14 +7,13 @@ infinite or not a number is dropped. Ints beyond 64 bits and divisions by zero r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NoReturn
 
 from attnc.diagnostics import Diagnostic, Label, SpecError
-from attnc.ir.builtins import BUILTINS
-from attnc.ir.expr import FALSE, TRUE, Call, Const, Exists, Expr
+from attnc.ir.arithmetic import condition, int_value, real_value
+from attnc.ir.expr import FALSE, Call, Const, Exists, Expr
 from attnc.ir.traverse import map_children
-from attnc.ir.types import BOOL, INT, REAL, ScalarType
+from attnc.ir.types import BOOL, INT, ScalarType
 from attnc.source import Span
 
 _LIMIT = 1 << 63
@@ -123,91 +122,43 @@ def _int_identity(call: Call, a: Expr, b: Expr) -> Expr | None:
         case "floordiv" | "mod" if right == 0:
             _fail(call.span, "division by zero")
         case _:
-            return None
+            pass
+    return None
 
 
 # -------------------------------------------------------------------------------------- computing
 
-_INTS: dict[str, Callable[..., int]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-    "bitand": lambda a, b: a & b,
-    "neg": lambda a: -a,
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "sign": lambda a: (a > 0) - (a < 0),
-    "bit_length": lambda a: a.bit_length(),
-    "relu": lambda a: max(a, 0),
-}
-_REALS: dict[str, Callable[..., float]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "pow": lambda a, b: math.pow(a, b),
-    "neg": lambda a: -a,
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "sign": lambda a: float((a > 0) - (a < 0)),
-    "floor": lambda a: float(math.floor(a)),
-    "real": float,
-    "exp": math.exp,
-    "exp2": lambda a: math.pow(2.0, a),
-    "log": math.log,
-    "log2": math.log2,
-    "log1p": math.log1p,
-    "sqrt": math.sqrt,
-    "sin": math.sin,
-    "cos": math.cos,
-    "tanh": math.tanh,
-    "sigmoid": lambda a: 0.5 * (1.0 + math.tanh(0.5 * a)),
-    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
-    "relu": lambda a: max(a, 0.0),
-    "elu": lambda a: a if a > 0 else math.expm1(a),
-}
-_COMPARISONS: dict[str, Callable[..., bool]] = {
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "not": lambda a: not a,
-    "and": lambda a, b: a and b,
-    "or": lambda a, b: a or b,
-}
-
 
 def _compute(call: Call, values: list[Scalar]) -> Scalar | None:
-    """The value of a call of literals; None where it has no finite value or is left to the back end."""
-    if call.fn in _COMPARISONS:
-        return bool(_COMPARISONS[call.fn](*values))
+    """The value of a call of literals; None where it has none that is finite, or is left to the back end."""
+    if call.type == BOOL:
+        return condition(call.fn, values)
     if call.type == INT:
-        return _int_value(call, [int(value) if not isinstance(value, float) else value for value in values])
-    if call.type == REAL and call.fn in _REALS:
-        return _real_value(call, values)
-    return None
+        return _int_value(call, values)
+    return real_value(call.fn, values)
 
 
-def _int_value(call: Call, values: list[int | float]) -> int | None:
+def _int_value(call: Call, values: list[Scalar]) -> int | None:
     if call.fn == "int":
-        found = math.floor(values[0]) if math.isfinite(values[0]) else None
-    elif call.fn == "pow":
-        found = _int_power(call.span, int(values[0]), int(values[1]))
-    elif call.fn in ("floordiv", "mod") and values[1] == 0:
+        return _rounded(call.span, float(values[0]))
+    ints = [int(value) for value in values]
+    if call.fn == "pow":
+        return _checked(call.span, _int_power(call.span, *ints))
+    try:
+        found = int_value(call.fn, ints)
+    except ZeroDivisionError:
         _fail(call.span, "division by zero")
-    elif call.fn in _INTS:
-        found = _INTS[call.fn](*values)
-    else:
-        return None
-    if found is not None and not -_LIMIT <= found < _LIMIT:
-        _overflow(call.span)
-    return found
+    return None if found is None else _checked(call.span, found)
+
+
+def _rounded(span: Span, value: float) -> int | None:
+    return _checked(span, math.floor(value)) if math.isfinite(value) else None
+
+
+def _checked(span: Span, value: int) -> int:
+    if not -_LIMIT <= value < _LIMIT:
+        _overflow(span)
+    return value
 
 
 def _int_power(span: Span, base: int, exponent: int) -> int:
@@ -216,17 +167,6 @@ def _int_power(span: Span, base: int, exponent: int) -> int:
     if abs(base) > 1 and (abs(base).bit_length() - 1) * exponent > 64:
         _overflow(span)
     return base**exponent
-
-
-def _real_value(call: Call, values: list[Scalar]) -> float | None:
-    """Reals fold where the result is finite; what overflows or is undefined keeps its text and its span."""
-    if BUILTINS[call.fn].arity != len(values):
-        return None
-    try:
-        found = _REALS[call.fn](*(float(value) for value in values))
-    except (ArithmeticError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
 
 
 # ----------------------------------------------------------------------------------------- errors

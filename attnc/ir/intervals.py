@@ -30,7 +30,7 @@ class Interval:
 
 
 _POSITIVE = Interval(0, MAX_POSITION)
-_LEAVES = {"i": Interval(-MAX_POSITION, MAX_POSITION)}
+_LEAVES = {"i": Interval(-MAX_POSITION, MAX_POSITION), "j": Interval(-MAX_POSITION, MAX_POSITION)}
 _ANY_32 = Interval(-INT32, INT32 - 1)
 _ANY_64 = Interval(-INT64, INT64 - 1)
 
@@ -57,6 +57,8 @@ def interval(expr: Expr, lookups: Mapping[str, Interval] | None = None) -> Inter
 
 
 def _call(fn: str, args: tuple[Interval, ...]) -> Interval:
+    if fn in _FIXED:
+        return _FIXED[fn]
     rule = _RULES.get(fn)
     return _ANY_64 if rule is None else rule(*args)
 
@@ -99,20 +101,47 @@ def _bitand(a: Interval, b: Interval) -> Interval:
     return _join(a, b)
 
 
+def _add(a: Interval, b: Interval) -> Interval:
+    return Interval(a.low + b.low, a.high + b.high)
+
+
+def _neg(a: Interval) -> Interval:
+    return Interval(-a.high, -a.low)
+
+
+def _sub(a: Interval, b: Interval) -> Interval:
+    return _add(a, _neg(b))
+
+
+def _min(a: Interval, b: Interval) -> Interval:
+    return Interval(min(a.low, b.low), min(a.high, b.high))
+
+
+def _max(a: Interval, b: Interval) -> Interval:
+    return Interval(max(a.low, b.low), max(a.high, b.high))
+
+
+def _select(_: Interval, a: Interval, b: Interval) -> Interval:
+    return _join(a, b)
+
+
+def _relu(a: Interval) -> Interval:
+    return _max(a, Interval(0, 0))
+
+
 _RULES: dict[str, Callable[..., Interval]] = {
-    "add": lambda a, b: Interval(a.low + b.low, a.high + b.high),
-    "sub": lambda a, b: Interval(a.low - b.high, a.high - b.low),
+    "add": _add,
+    "sub": _sub,
     "mul": _mul,
-    "neg": lambda a: Interval(-a.high, -a.low),
+    "neg": _neg,
     "floordiv": _floordiv,
     "mod": _mod,
     "abs": _abs,
-    "relu": lambda a: Interval(max(a.low, 0), max(a.high, 0)),
-    "sign": lambda a: Interval(-1, 1),
-    "min": lambda a, b: Interval(min(a.low, b.low), min(a.high, b.high)),
-    "max": lambda a, b: Interval(max(a.low, b.low), max(a.high, b.high)),
-    "where": lambda c, a, b: _join(a, b),
+    "relu": _relu,
+    "min": _min,
+    "max": _max,
+    "where": _select,
     "bitand": _bitand,
-    "bit_length": lambda a: Interval(0, 64),
-    "int": lambda a: _ANY_32,
 }
+#: Results whose range does not depend on the arguments.
+_FIXED = {"sign": Interval(-1, 1), "bit_length": Interval(0, 64), "int": _ANY_32}

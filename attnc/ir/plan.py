@@ -16,7 +16,6 @@ from attnc.ir.module import AttentionModule, Binding
 from attnc.ir.traverse import walk
 from attnc.ir.types import REAL, VectorType
 
-
 AccOp = Literal["sum", "max", "min"]
 
 

@@ -24,7 +24,7 @@ def print_expr(expr: Expr) -> str:
 def _print(expr: Expr) -> tuple[str, int]:
     match expr:
         case Const(value=value):
-            return _literal(value), _ATOM if not isinstance(value, int | float) or value >= 0 else _LEVEL["neg"]
+            return _literal(value), _ATOM if value >= 0 else _LEVEL["neg"]
         case Index(name=name) | Size(name=name) | Param(name=name) | Value(name=name) | Var(name=name) | Ref(name=name):
             return name, _ATOM
         case GridCoord(side=side, axis=axis):

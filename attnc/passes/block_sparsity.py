@@ -16,12 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import islpy as isl
-
 from attnc.ir.build import add, call, conj, sub, where
 from attnc.ir.expr import TRUE, Expr, Ref, Size, int_const
 from attnc.ir.plan import Part, Piece, Tile, Visit
 from attnc.ir.types import INT
+from attnc.passes.isl import isl
 from attnc.passes.isl_ast import Loops, NotClosedError, scan
 from attnc.passes.mask_sets import MAX_OPERATIONS, Bounds, Symbols, mask_bounds
 from attnc.passes.positions import K_OFFSET

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import islpy as isl
-
 from attnc.ir.build import add, call, compare, conj, mul, neg, sub, where
 from attnc.ir.expr import TRUE, Call, Const, Expr, Ref, int_const
 from attnc.ir.plan import Piece
 from attnc.ir.types import BOOL, INT
+from attnc.passes.isl import isl
 
 
 class NotClosedError(Exception):
@@ -72,14 +71,14 @@ class _Flattener:
     def _loop(self, node: Any, guard: Expr) -> None:
         iterator = node.for_get_iterator().get_id().get_name()
         low = self.expression(node.for_get_init())
-        high = self._last(node, iterator)
+        high = self._last(node)
         step = self.expression(node.for_get_inc())
         if not isinstance(step, Const):
             raise NotClosedError
         self._check_body(node.for_get_body(), iterator)
         self.pieces.append(Piece(guard, low, high, int(step.value)))
 
-    def _last(self, node: Any, iterator: str) -> Expr:
+    def _last(self, node: Any) -> Expr:
         """The inclusive upper bound: isl prints `iterator <= e` or `iterator < e`."""
         cond = node.for_get_cond()
         bound = self.expression(cond.get_op_arg(1))

@@ -98,7 +98,7 @@ def _add(a: Limit, b: Limit) -> Limit:
     if "any" in (a, b):
         return "any"
     if a not in _FINITE or b not in _FINITE:
-        infinite = {x for x in (a, b) if x not in _FINITE}
+        infinite: set[Limit] = {x for x in (a, b) if x not in _FINITE}
         return infinite.pop() if len(infinite) == 1 else "any"
     if a == "0" or b == "0":
         return b if a == "0" else a

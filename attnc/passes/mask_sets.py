@@ -14,12 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import islpy as isl
-
 from attnc.ir.dependence import pair_axes
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Var, int_const
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import BOOL, INT
+from attnc.passes.isl import isl
 
 #: isl gives up cleanly after this many operations: about half a second.
 MAX_OPERATIONS = 200_000

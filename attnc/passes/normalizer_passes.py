@@ -24,7 +24,7 @@ from attnc.ir.build import add, call, div, mul, neg, sub, where
 from attnc.ir.dependence import varies
 from attnc.ir.expr import Call, Const, Expr, Reduce, Ref, Value, real_const
 from attnc.ir.module import AttentionModule, Binding
-from attnc.ir.plan import Accumulator, AccOp, Sweep
+from attnc.ir.plan import AccOp, Accumulator, Sweep
 from attnc.ir.traverse import children, map_children, walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 from attnc.passes.errors import NotLowerable, TooLarge, fail

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from attnc.driver import check, load_spec
+from attnc.driver import CheckedFile, check, load_spec, select
 from attnc.frontend.bind import bind
 from attnc.ir.module import AttentionModule
 from attnc.source import SourceFile
 
 
+@cache
+def _checked(text: str) -> CheckedFile:
+    return check(load_spec(text) if text.startswith("std:") else SourceFile("test.attn", text))
+
+
 def module_of(text: str, name: str | None = None, **params: Any) -> AttentionModule:
     """The attention of a text; the one called `name` where there are several."""
-    (module,) = (m for m in check(SourceFile("test.attn", text)).modules if name in (None, m.name))
-    return bind(module, params)
+    return bind(select(_checked(text), name), params)
 
 
 def standard(name: str, **params: Any) -> AttentionModule:
     """The attention std:NAME."""
-    (module,) = (m for m in check(load_spec(f"std:{name}")).modules if m.name == name)
-    return bind(module, params)
+    return module_of(f"std:{name}", **params)

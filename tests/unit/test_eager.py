@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnc.diagnostics import InternalError
+from attnc.diagnostics import CallError, InternalError
 from attnc.eager import FUNCTIONS, Env, evaluate, guarded
 from attnc.ir.builtins import BUILTINS
 from attnc.ir.expr import Call as Node
@@ -329,3 +329,9 @@ def test_gradients_are_those_of_torch_elsewhere() -> None:
         assert torch.autograd.gradcheck(lambda a, b, fn=fn: guarded(fn, a, b), (x, y))
     assert torch.autograd.gradcheck(lambda a: guarded(FUNCTIONS["elu"], a - 0.5), (x,))
     assert torch.autograd.gradcheck(lambda a: guarded(FUNCTIONS["softplus"], a - 0.5), (x,))
+
+
+def test_second_derivatives_are_refused() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    with pytest.raises(CallError, match="second derivatives"):
+        torch.autograd.grad(guarded(torch.log, x), x, create_graph=True)

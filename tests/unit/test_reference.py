@@ -102,8 +102,8 @@ NORMALIZERS = {
     "softmax": "m = max[j](s); p = exp(s - m); w = p / sum[j](p); aux lse = m + log(sum[j](p))",
     "sink": "m = max(max[j](s), 0.5); p = exp(s - m); z = sum[j](p) + exp(0.5 - m); w = p / z; aux lse = m + log(z)",
     "softplus": "a = softplus(s); w = a / sum[j](a)",
-    "mean": "w = s / n_keys - mean[j](s) / count[j]",
-    "min": "m = min[j](s); w = sqrt(s - m) / m",
+    "mean": "w = s / n_keys - mean[j](s) / (2 * count[j])",
+    "min": "m = min[j](s); w = sqrt(s - m + 1) / m",
 }
 
 
@@ -183,7 +183,9 @@ def test_keys_that_nobody_sees_leak_nowhere(poison: float) -> None:
     k, v = (torch.cat((x[:, :, :5], torch.full_like(x[:, :, 5:], poison)), 2) for x in (k, v))
     out = reference(CAUSAL, q, k, v)
     close(out, reference(CAUSAL, *clean))
-    for found, expected in zip(gradients(out.sum(), clean), gradients(reference(CAUSAL, *clean).sum(), clean)):
+    for found, expected in zip(
+        gradients(out.sum(), clean), gradients(reference(CAUSAL, *clean).sum(), clean), strict=True
+    ):
         close(found, expected)
 
 
@@ -293,9 +295,21 @@ def test_n_keys_counts_what_the_mask_keeps() -> None:
     close(reference(module, q, k, v), (mask * mask.sum(-1, keepdim=True)).double() @ v.repeat_interleave(2, 1))
 
 
+def test_a_score_may_compare_with_the_other_keys() -> None:
+    module = module_of("attention a { mask j <= i; score exp(dot(q, k) - max[j](dot(q, k))) }")
+    leaves = q, k, v = qkv(5, 7)
+    out = reference(module, *leaves, q_offset=-2)
+    dots = (q @ k.repeat_interleave(2, 1).mT)[:, :, 2:]
+    keep = torch.ones(3, 7, dtype=torch.bool).tril()
+    s = (dots - dots.masked_fill(~keep, -INF).amax(-1, keepdim=True)).exp()
+    close(out[:, :, 2:], s.masked_fill(~keep, -INF).softmax(-1) @ v.repeat_interleave(2, 1))
+    assert out[:, :, :2].eq(0).all()
+    assert all(g.isfinite().all() for g in gradients(out.sum(), leaves))
+
+
 def test_gradients_of_tensors_and_parameters() -> None:
     text = "attention a(x: real[B, H, N], t: real dynamic) { mask j <= i; score dot(q, k) * x[b, h, i] * t }"
-    leaves = (*qkv(3, 4), leaf(2, 4, 3), leaf())
+    leaves = (*qkv(3, 4, heads=2, key_heads=1, batch=1), leaf(1, 2, 3), leaf())
     module = module_of(text)
 
     def run(q: Tensor, k: Tensor, v: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -331,7 +345,7 @@ def test_packed_documents_are_a_loop_over_documents() -> None:
     cu = (torch.tensor(rows), torch.tensor(columns))
     tensors = {"x": x, "y": y, "z": z}
     out, aux = reference(module, q, k, v, tensors=tensors, cu_seqlens=cu, q_offset="end", return_aux=True)
-    for a, b, c, d in zip(rows, rows[1:], columns, columns[1:]):
+    for a, b, c, d in zip(rows[:-1], rows[1:], columns[:-1], columns[1:], strict=True):
         part = {"x": x[:, :, a:b], "y": y[:, c:d], "z": z}
         alone = reference(
             module, q[:, :, a:b], k[:, :, c:d], v[:, :, c:d], tensors=part, q_offset="end", return_aux=True

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnc.driver import check, load_spec
 from attnc.reference import reference
 from tests.oracles.cases import Case, Drawn, cases, draw
 from tests.oracles.dense import Problem, attend, kept
@@ -36,6 +37,11 @@ def test_every_file_explains_itself(name: str) -> None:
     assert above.startswith("## ")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_is_free_of_warnings(name: str) -> None:
+    assert check(load_spec(f"std:{name}")).warnings == ()
+
+
 def _gradients(loss: Tensor, drawn: Drawn) -> list[Tensor]:
     found = torch.autograd.grad(loss, drawn.leaves, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, drawn.leaves, strict=True)]
@@ -59,6 +65,28 @@ def test_meaning(case: Case) -> None:
 
 
 # --------------------------------------------------------------------- properties of the papers
+
+#: Those that read positions only through i - j.
+RELATIVE = [
+    Case("causal"),
+    Case("sliding_window", {"size": 5}),
+    Case("dilated_window", {"size": 4, "dilation": 2}),
+    Case("alibi"),
+    Case("relative_table", {"L": 4}),
+    Case("t5"),
+    Case("rope", {"causal": True}),
+]
+
+
+@pytest.mark.parametrize("case", RELATIVE, ids=str)
+def test_only_distances_matter(case: Case) -> None:
+    drawn, module = draw(case), standard(case.name, **case.params)
+    near = reference(module, drawn.q, drawn.k, drawn.v, tensors=drawn.tensors)
+    far = reference(module, drawn.q, drawn.k, drawn.v, tensors=drawn.tensors, q_offset=2**31, k_offset=2**31)
+    if case.name == "rope":  # the angle of a position past 2^31 is rounded
+        torch.testing.assert_close(far, near, rtol=0, atol=1e-5)
+    else:
+        assert torch.equal(near, far)
 
 
 def _line(extent: int, **rule: int | bool) -> Tensor:
@@ -109,7 +137,8 @@ def test_t5_buckets_of_both_formulas() -> None:
     for causal in (False, True):
         module = module_of(
             "normalizer n { w = s }\n"
-            "attention a(table: real[32, H], causal: bool) { score 0 * dot(q, k)\n bias t5(table, causal)\n normalizer n }",
+            "attention a(table: real[32, H], causal: bool) { "
+            "score 0 * dot(q, k); bias t5(table, causal); normalizer n }",
             causal=causal,
         )
         table = torch.arange(32, dtype=torch.float64)[:, None]

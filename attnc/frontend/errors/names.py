@@ -3,151 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from attnc.diagnostics import Diagnostic, Label
 from attnc.frontend.errors.wording import clip, did_you_mean, listing
 from attnc.source import Span
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownName:
-    """`what` is the kind of thing looked for; `known` are the names that would have been found."""
-
-    what: str
-    name: str
-    span: Span
-    known: tuple[str, ...] = ()
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        help_ = self.help or did_you_mean(self.name, self.known)
-        if help_ is None and 0 < len(self.known) <= 12:
-            help_ = f"there is {listing(sorted(set(self.known)))}"
-        return Diagnostic("E201", f"unknown {self.what} `{clip(self.name)}`", Label(self.span), help=help_)
+def unknown_name(what: str, name: str, span: Span, known: tuple[str, ...] = (), help_: str | None = None) -> Diagnostic:
+    """E201: `what` is the kind of thing looked for; `known` are the names that would have been found."""
+    help_ = help_ or did_you_mean(name, known)
+    if help_ is None and 0 < len(known) <= 12:
+        help_ = f"there is {listing(sorted(set(known)))}"
+    return Diagnostic("E201", f"unknown {what} `{clip(name)}`", Label(span), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class ReservedName:
-    name: str
-    meaning: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E202",
-            f"`{self.name}` cannot be declared: it is {self.meaning}",
-            Label(self.span),
-            help="choose another name",
-        )
+def reserved_name(name: str, meaning: str, span: Span) -> Diagnostic:
+    """E202: reserved name."""
+    return Diagnostic(
+        "E202",
+        f"`{name}` cannot be declared: it is {meaning}",
+        Label(span),
+        help="choose another name",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class DuplicateName:
-    what: str
-    name: str
-    span: Span
-    first: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E203",
-            f"{self.what} `{clip(self.name)}` is declared twice",
-            Label(self.span, "again here"),
-            (Label(self.first, "first declared here"),),
-            help="rename one of the two",
-        )
+def duplicate_name(what: str, name: str, span: Span, first: Span) -> Diagnostic:
+    """E203: duplicate name."""
+    return Diagnostic(
+        "E203",
+        f"{what} `{clip(name)}` is declared twice",
+        Label(span, "again here"),
+        (Label(first, "first declared here"),),
+        help="rename one of the two",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class CyclicDefinition:
-    chain: tuple[str, ...]
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E204",
-            f"`{self.chain[0]}` is defined through itself",
-            Label(self.span, " -> ".join((*self.chain, self.chain[0]))),
-            note="the language has no recursion",
-        )
+def cyclic_definition(chain: tuple[str, ...], span: Span) -> Diagnostic:
+    """E204: cyclic definition."""
+    return Diagnostic(
+        "E204",
+        f"`{chain[0]}` is defined through itself",
+        Label(span, " -> ".join((*chain, chain[0]))),
+        note="the language has no recursion",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class BadImport:
-    """An import whose file cannot be used."""
-
-    path: str
-    why: str
-    span: Span
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        title = f"cannot import `{clip(self.path, 80)}`: {self.why}"
-        return Diagnostic("E205", title, Label(self.span), help=self.help)
+def bad_import(path: str, why: str, span: Span, help_: str | None = None) -> Diagnostic:
+    """E205: an import whose file cannot be used."""
+    title = f"cannot import `{clip(path, 80)}`: {why}"
+    return Diagnostic("E205", title, Label(span), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class NotInFile:
-    """An imported name that its file does not declare."""
-
-    name: str
-    file: str
-    span: Span
-    known: tuple[str, ...]
-
-    def diagnostic(self) -> Diagnostic:
-        help_ = did_you_mean(self.name, self.known)
-        if help_ is None and self.known:
-            help_ = f"it declares {listing(sorted(set(self.known)))}"
-        title = f"`{clip(self.file, 80)}` declares no `{clip(self.name)}`"
-        return Diagnostic("E206", title, Label(self.span), help=help_)
+def not_in_file(name: str, file: str, span: Span, known: tuple[str, ...]) -> Diagnostic:
+    """E206: an imported name that its file does not declare."""
+    help_ = did_you_mean(name, known)
+    if help_ is None and known:
+        help_ = f"it declares {listing(sorted(set(known)))}"
+    title = f"`{clip(file, 80)}` declares no `{clip(name)}`"
+    return Diagnostic("E206", title, Label(span), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class ImportCycle:
-    chain: tuple[str, ...]
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E207",
-            "files import each other",
-            Label(self.span, " -> ".join(clip(name) for name in self.chain)),
-            help="move what both need into a third file",
-        )
+def import_cycle(chain: tuple[str, ...], span: Span) -> Diagnostic:
+    """E207: import cycle."""
+    return Diagnostic(
+        "E207",
+        "files import each other",
+        Label(span, " -> ".join(clip(name) for name in chain)),
+        help="move what both need into a third file",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class WrongKind:
-    """A name that exists, as something that cannot stand here."""
-
-    name: str
-    found: tuple[str, ...]
-    wanted: str
-    span: Span
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        title = f"`{self.name}` is a {' and a '.join(self.found)}, not {self.wanted}"
-        return Diagnostic("E208", title, Label(self.span), help=self.help)
+def wrong_kind(name: str, found: tuple[str, ...], wanted: str, span: Span, help_: str | None = None) -> Diagnostic:
+    """E208: a name that exists, as something that cannot stand here."""
+    title = f"`{name}` is a {' and a '.join(found)}, not {wanted}"
+    return Diagnostic("E208", title, Label(span), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class NotReadableHere:
-    """A predefined value, index or reduction in a place that does not have it."""
-
-    name: str
-    place: str
-    span: Span
-    why: str | None = None
-    help: str | None = None
-    through: tuple[str, Span] | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        secondary = () if self.through is None else (Label(self.through[1], f"`{self.through[0]}` reads it here"),)
-        title = f"{self.place} cannot read `{self.name}`"
-        return Diagnostic("E209", title, Label(self.span), secondary, note=self.why, help=self.help)
+def not_readable_here(
+    name: str,
+    place: str,
+    span: Span,
+    why: str | None = None,
+    help_: str | None = None,
+    through: tuple[str, Span] | None = None,
+) -> Diagnostic:
+    """E209: a predefined value, index or reduction in a place that does not have it."""
+    secondary = () if through is None else (Label(through[1], f"`{through[0]}` reads it here"),)
+    title = f"{place} cannot read `{name}`"
+    return Diagnostic("E209", title, Label(span), secondary, note=why, help=help_)
 
 
 def names_of(pairs: Iterable[tuple[str, str]], kinds: Iterable[str]) -> tuple[str, ...]:

@@ -2,224 +2,150 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from attnc.diagnostics import Diagnostic, Label
 from attnc.frontend import limits
 from attnc.frontend.errors.wording import clip
 from attnc.source import Span
 
 
-@dataclass(frozen=True, slots=True)
-class UnexpectedToken:
-    """The parser met something that cannot stand here."""
-
-    found: str
-    span: Span
-    expected: str | None = None
-    note: str | None = None
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        label = f"expected {self.expected}" if self.expected else "cannot stand here"
-        return Diagnostic("E101", f"unexpected {self.found}", Label(self.span, label), note=self.note, help=self.help)
+def unexpected_token(found: str, span: Span, expected: str | None, help_: str | None) -> Diagnostic:
+    """E101: the parser met something that cannot stand here."""
+    label = f"expected {expected}" if expected else "cannot stand here"
+    return Diagnostic("E101", f"unexpected {found}", Label(span, label), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class UnclosedBracket:
-    bracket: str
-    closer: str
-    span: Span
-    before: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E102",
-            f"unclosed `{self.bracket}`",
-            Label(self.span, "opened here"),
-            (Label(self.before, f"still open here; expected `{self.closer}`"),),
-            help=f"close it with `{self.closer}`",
-        )
+def unknown_field(name: str, span: Span, meant: str | None) -> Diagnostic:
+    """E101: a statement that starts with a word which is no field."""
+    help_ = f"did you mean `{meant}`?" if meant else "the fields are mask, score, bias, normalizer, output, aux, grid"
+    return Diagnostic("E101", f"unknown field `{clip(name)}`", Label(span), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class UnmatchedBracket:
-    bracket: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic("E103", f"unmatched `{self.bracket}`", Label(self.span, "nothing is open here"))
-
-
-@dataclass(frozen=True, slots=True)
-class BadCharacter:
-    text: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        shown = f"`{self.text}`" if self.text.isprintable() else f"U+{ord(self.text[0]):04X}"
-        hints = {
-            '"': "a string ends on its line; only import paths are strings",
-            "'": 'strings are written with `"`, and only import paths are strings',
-            "?": "a choice is written `where(condition, x, y)`",
-            "\\": "a line continues inside brackets or after an operator",
-            "$": "parameters are written by their name alone",
-        }
-        return Diagnostic(
-            "E104", f"{shown} does not belong to the language", Label(self.span), help=hints.get(self.text)
-        )
+def unclosed_bracket(bracket: str, closer: str, span: Span, before: Span) -> Diagnostic:
+    """E102: unclosed bracket."""
+    return Diagnostic(
+        "E102",
+        f"unclosed `{bracket}`",
+        Label(span, "opened here"),
+        (Label(before, f"still open here; expected `{closer}`"),),
+        help=f"close it with `{closer}`",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignOperator:
-    """An operator of another language whose meaning is clear."""
-
-    written: str
-    meant: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        note = "power is `^`" if self.written == "**" else None
-        title = f"`{self.written}` is not an operator of the language"
-        return Diagnostic("E105", title, Label(self.span), note=note, help=f"write `{self.meant}`")
+def missing_brace(keyword: str, span: Span) -> Diagnostic:
+    """E102: a header followed by indented lines without a brace."""
+    return Diagnostic(
+        "E102",
+        f"the body of this `{keyword}` is not in braces",
+        Label(Span(span.source, span.end, span.end), "expected `{`"),
+        help=f"write `{keyword} NAME {{ ... }}`",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class NonAsciiName:
-    name: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E106",
-            f"`{clip(self.name)}` is not a name",
-            Label(self.span),
-            note="names consist of ASCII letters, digits and `_`",
-            help="spell the letter out, for example `beta`",
-        )
+def unmatched_bracket(bracket: str, span: Span) -> Diagnostic:
+    """E103: unmatched bracket."""
+    return Diagnostic("E103", f"unmatched `{bracket}`", Label(span, "nothing is open here"))
 
 
-@dataclass(frozen=True, slots=True)
-class BadNumber:
-    text: str
-    span: Span
-    why: str
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        title = f"`{clip(self.text)}` is not a number of the language"
-        return Diagnostic("E107", title, Label(self.span, self.why), help=self.help)
-
-
-@dataclass(frozen=True, slots=True)
-class TooLong:
-    """A text, or a part of it, beyond a limit of size."""
-
-    what: str
-    limit: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E108",
-            f"{self.what} is too large",
-            Label(self.span, f"the limit is {self.limit}"),
-            note="the limits keep every text answered within a second",
-            help="split the text, or give what is repeated a name with `def`",
-        )
+def bad_character(text: str, span: Span) -> Diagnostic:
+    """E104: bad character."""
+    shown = f"`{text}`" if text.isprintable() else f"U+{ord(text[0]):04X}"
+    hints = {
+        '"': "a string ends on its line; only import paths are strings",
+        "'": 'strings are written with `"`, and only import paths are strings',
+        "?": "a choice is written `where(condition, x, y)`",
+        "\\": "a line continues inside brackets or after an operator",
+        "$": "parameters are written by their name alone",
+    }
+    return Diagnostic("E104", f"{shown} does not belong to the language", Label(span), help=hints.get(text))
 
 
-@dataclass(frozen=True, slots=True)
-class TooDeep:
-    what: str
-    limit: int
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E109",
-            f"{self.what} nested more than {self.limit} deep",
-            Label(self.span, "here"),
-            help="name parts of it with `let` or `def`",
-        )
+def foreign_operator(written: str, meant: str, span: Span) -> Diagnostic:
+    """E105: an operator of another language whose meaning is clear."""
+    note = "power is `^`" if written == "**" else None
+    title = f"`{written}` is not an operator of the language"
+    return Diagnostic("E105", title, Label(span), note=note, help=f"write `{meant}`")
 
 
-@dataclass(frozen=True, slots=True)
-class TooManyNodes:
-    """Names put in place make an expression explode."""
-
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E110",
-            f"this grows to more than {limits.EXPRESSION_NODES} operations when its names are put in place",
-            Label(self.span, "here"),
-            note="every use of a `let`, `def`, `mask`, `bias` or `score` stands for its whole text",
-        )
+def non_ascii_name(name: str, span: Span) -> Diagnostic:
+    """E106: non ascii name."""
+    return Diagnostic(
+        "E106",
+        f"`{clip(name)}` is not a name",
+        Label(span),
+        note="names consist of ASCII letters, digits and `_`",
+        help="spell the letter out, for example `beta`",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class TooManyErrors:
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic("E111", f"more than {limits.DIAGNOSTICS} errors; the rest is not shown", Label(self.span))
+def bad_number(text: str, span: Span, why: str, help_: str | None = None) -> Diagnostic:
+    """E107: bad number."""
+    title = f"`{clip(text)}` is not a number of the language"
+    return Diagnostic("E107", title, Label(span, why), help=help_)
 
 
-@dataclass(frozen=True, slots=True)
-class WrongField:
-    """A statement that its block does not take."""
-
-    field: str
-    block: str
-    span: Span
-    help: str
-
-    def diagnostic(self) -> Diagnostic:
-        title = f"{self.field} cannot stand in {self.block}"
-        return Diagnostic("E112", title, Label(self.span), help=self.help)
+def too_long(what: str, limit: str, span: Span) -> Diagnostic:
+    """E108: a text, or a part of it, beyond a limit of size."""
+    return Diagnostic(
+        "E108",
+        f"{what} is too large",
+        Label(span, f"the limit is {limit}"),
+        note="the limits keep every text answered within a second",
+        help="split the text, or give what is repeated a name with `def`",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class RepeatedField:
-    field: str
-    span: Span
-    first: Span
-    help: str
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E113",
-            f"`{self.field}` is given twice",
-            Label(self.span, "again here"),
-            (Label(self.first, "first given here"),),
-            help=self.help,
-        )
+def too_deep(what: str, limit: int, span: Span) -> Diagnostic:
+    """E109: too deep."""
+    return Diagnostic(
+        "E109",
+        f"{what} nested more than {limit} deep",
+        Label(span, "here"),
+        help="name parts of it with `let` or `def`",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableText:
-    """A file that cannot be read as text of the language."""
-
-    name: str
-    why: str
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic("E114", f"cannot read `{clip(self.name, 200)}`: {self.why}", help=self.help)
+def too_many_nodes(span: Span) -> Diagnostic:
+    """E110: names put in place make an expression explode."""
+    return Diagnostic(
+        "E110",
+        f"this grows to more than {limits.EXPRESSION_NODES} operations when its names are put in place",
+        Label(span, "here"),
+        note="every use of a `let`, `def`, `mask`, `bias` or `score` stands for its whole text",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class TooComplex:
-    """The last net: something recursed deeper than every limit foresaw."""
+def too_many_errors(span: Span) -> Diagnostic:
+    """E111: too many errors."""
+    return Diagnostic("E111", f"more than {limits.DIAGNOSTICS} errors; the rest is not shown", Label(span))
 
-    span: Span
 
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "E115",
-            "the text nests too deeply to be checked",
-            Label(self.span),
-            help="name parts of long expressions with `let` or `def`",
-        )
+def wrong_field(field: str, block: str, span: Span, help_: str) -> Diagnostic:
+    """E112: a statement that its block does not take."""
+    title = f"{field} cannot stand in {block}"
+    return Diagnostic("E112", title, Label(span), help=help_)
+
+
+def repeated_field(field: str, span: Span, first: Span, help_: str) -> Diagnostic:
+    """E113: repeated field."""
+    return Diagnostic(
+        "E113",
+        f"`{field}` is given twice",
+        Label(span, "again here"),
+        (Label(first, "first given here"),),
+        help=help_,
+    )
+
+
+def unreadable_text(name: str, why: str, help_: str | None = None) -> Diagnostic:
+    """E114: a file that cannot be read as text of the language."""
+    return Diagnostic("E114", f"cannot read `{clip(name, 200)}`: {why}", help=help_)
+
+
+def too_complex(span: Span) -> Diagnostic:
+    """E115: the last net: something recursed deeper than every limit foresaw."""
+    return Diagnostic(
+        "E115",
+        "the text nests too deeply to be checked",
+        Label(span),
+        help="name parts of long expressions with `let` or `def`",
+    )

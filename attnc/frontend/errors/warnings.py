@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from attnc.diagnostics import Diagnostic, Label
 from attnc.source import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Unused:
-    """A parameter, `let` or import that nothing reads."""
-
-    what: str
-    name: str
-    span: Span
-
-    def diagnostic(self) -> Diagnostic:
-        return Diagnostic(
-            "W501",
-            f"{self.what} `{self.name}` is never read",
-            Label(self.span),
-            help="remove it, or read it",
-            severity="warning",
-        )
+def unused(what: str, name: str, span: Span) -> Diagnostic:
+    """W501: a parameter, `let` or import that nothing reads."""
+    return Diagnostic(
+        "W501",
+        f"{what} `{name}` is never read",
+        Label(span),
+        help="remove it, or read it",
+        severity="warning",
+    )

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Protocol
-
-from attnc.diagnostics import Diagnostic
-
-
-class Error(Protocol):
-    """One mistake of the user: data, and how it is said."""
-
-    def diagnostic(self) -> Diagnostic:
-        """The message."""
-        ...
 
 
 def near(name: str, known: Iterable[str]) -> str | None:

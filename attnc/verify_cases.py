@@ -1,0 +1,253 @@
+"""Which calls `verify` tries: hypothesis strategies for the cases of a spec, and the search for one that fails."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, find, reject, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.errors import NoSuchExample, Unsatisfiable
+
+from attnc.diagnostics import SpecError
+from attnc.drawing import Case, DtypeName, Layout, Offset, Scalar, nodes, read_by_queries
+from attnc.ir.dependence import PAIR, axes
+from attnc.ir.dims import evaluate_dim
+from attnc.ir.expr import Call, Const, Param
+from attnc.ir.module import AttentionModule, Range, ScalarParam
+from attnc.ir.traverse import walk
+
+#: Sizes where tiles begin, end, or do not fit.
+SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 257, 1000)
+FEATURES = (16, 17, 32, 64, 80, 128, 256)
+LAYOUTS: tuple[Layout, ...] = ("contiguous", "transposed", "expanded", "sliced", "stepped")
+#: Query heads per key head.
+GROUPS = (1, 3, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one search. `pairs` is of queries and keys over all batches and heads, `features` of D and Dv."""
+
+    tokens: int
+    pairs: int
+    features: int
+    dtypes: tuple[DtypeName, ...]
+
+
+#: What each back end computes in reasonable time. Not float64: the oracle is no more exact than that.
+LIMITS: dict[str, Limits] = {
+    "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
+    "interpret": Limits(130, 1 << 16, 128, ("fp32", "fp16", "bf16")),
+    "triton": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
+}
+
+#: Turns drawn static parameters into the bound module; raises SpecError for values that do not fit.
+Bind = Callable[[tuple[tuple[str, Scalar], ...]], AttentionModule]
+
+
+def search(cases: st.SearchStrategy[Case], fails: Callable[[Case], bool], *, examples: int, seed: int) -> Case | None:
+    """The simplest case that fails, of as many as asked for; None when all pass."""
+    with tempfile.TemporaryDirectory() as home:
+        set_hypothesis_home_dir(home)  # otherwise hypothesis leaves a folder where the user stands
+        try:
+            return find(
+                cases,
+                fails,
+                random=Random(seed),
+                settings=settings(
+                    max_examples=examples,
+                    database=None,
+                    deadline=None,
+                    phases=(Phase.generate, Phase.shrink),
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        except (NoSuchExample, Unsatisfiable):
+            return None
+        finally:
+            set_hypothesis_home_dir(None)
+
+
+# -- parameters ------------------------------------------------------------------------------------------------------
+
+
+def scalar_values(param: ScalarParam, *, extent: bool = False) -> st.SearchStrategy[Scalar]:
+    """Values of a scalar parameter: of its range, else small; `extent`: it counts the points of a grid's axis."""
+    default = param.default.value if isinstance(param.default, Const) else None
+    usual = [] if default is None else [st.just(default)]
+    if param.type.kind == "bool":
+        return st.booleans()
+    if param.type.kind == "real":
+        if usual and param.range is None:
+            return usual[0]
+        return st.one_of(*usual, _reals(param.range))
+    if extent:
+        return st.one_of(*usual, st.integers(1, 5))
+    return st.one_of(*usual, _integers(param.range))
+
+
+def _integers(bounds: Range | None) -> st.SearchStrategy[int]:
+    if bounds is None:
+        return st.integers(0, 8) | st.integers(9, 40)
+    low = None if bounds.low is None else int(bounds.low) + bounds.low_open
+    high = None if bounds.high is None else int(bounds.high) - bounds.high_open
+    if low is None:
+        low = (high or 0) - 64
+    return st.integers(low, min(low + 64 if high is None else high, low + 1024))
+
+
+def _reals(bounds: Range | None) -> st.SearchStrategy[float]:
+    """Eighths, or thirty-seconds of the range."""
+    if bounds is None or (bounds.low is None and bounds.high is None):
+        return st.integers(1, 32).map(lambda n: n / 8)
+    if bounds.low is None or bounds.high is None:
+        open_end = bounds.high_open if bounds.low is None else bounds.low_open
+        start, sign = (bounds.high, -1) if bounds.low is None else (bounds.low, 1)
+        return st.integers(int(open_end), 32).map(lambda n: float(start or 0) + sign * n / 8)
+    low, step = bounds.low, (bounds.high - bounds.low) / 32
+    return st.integers(int(bounds.low_open), 32 - bounds.high_open).map(lambda n: float(low + n * step))
+
+
+# -- calls -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Tokens, offsets and documents of a case."""
+
+    queries: int
+    keys: int
+    q_offset: Offset = 0
+    k_offset: int | tuple[int, ...] = 0
+    documents: tuple[tuple[int, int], ...] = ()
+
+
+def cases(module: AttentionModule, bind: Bind, fixed: Sequence[str], limits: Limits) -> st.SearchStrategy[Case]:
+    """Calls of an attention, simple ones first; static parameters named in `fixed` are given already."""
+    extents = _extent_names(module)
+    statics = [p for p in module.scalars if not p.dynamic and p.name not in fixed]
+    if _multiplies_vectors(module):
+        limits = Limits(limits.tokens, limits.pairs // 32, limits.features, limits.dtypes)
+
+    @st.composite
+    def case(draw: st.DrawFn) -> Case:
+        static = tuple((p.name, draw(scalar_values(p, extent=p.name in extents))) for p in statics)
+        try:
+            bound = bind(static)
+        except SpecError:
+            reject()
+        batch = draw(st.integers(1, 3))
+        shape = draw(_shapes(bound, batch, limits))
+        batch = 1 if shape.documents else batch
+        room = max(1, limits.pairs // max(1, batch * shape.queries * shape.keys))
+        group = draw(st.sampled_from([group for group in GROUPS if group <= room]))
+        key_heads = draw(st.integers(1, max(1, min(3, room // group))))
+        head_dim = draw(_features(limits))
+        return Case(
+            dtype=draw(st.sampled_from(limits.dtypes)),
+            batch=batch,
+            heads=group * key_heads,
+            key_heads=key_heads,
+            queries=shape.queries,
+            keys=shape.keys,
+            head_dim=head_dim,
+            value_dim=draw(st.just(head_dim) | _features(limits)),
+            layouts=draw(st.tuples(*[st.sampled_from(LAYOUTS)] * 3)),
+            q_offset=shape.q_offset,
+            k_offset=shape.k_offset,
+            documents=shape.documents,
+            scale=draw(st.none() | st.sampled_from((0.5, 1.0, 2.0))) if bound.reads_scale else None,
+            static=static,
+            dynamic=tuple((p.name, draw(scalar_values(p))) for p in bound.scalars),
+            ints=(draw(st.sampled_from((0, -1))), draw(st.sampled_from((3, 1, shape.keys + 2)))),
+            ordered=draw(st.booleans()),
+            wide=draw(st.booleans()),
+            seed=draw(st.integers(0, 999)),
+        )
+
+    return case()
+
+
+def _features(limits: Limits) -> st.SearchStrategy[int]:
+    return st.integers(1, limits.features) | st.sampled_from([n for n in FEATURES if n <= limits.features])
+
+
+def _extent_names(module: AttentionModule) -> set[str]:
+    grids = [grid for grid in (module.grid_q, module.grid_k) if grid is not None]
+    extents = [node for grid in grids for extent in grid.extents for node in walk(extent)]
+    return {node.name for node in extents if isinstance(node, Param)}
+
+
+def _multiplies_vectors(module: AttentionModule) -> bool:
+    """Whether there are inner products of vectors that differ from pair to pair: the oracle needs N M D numbers."""
+    return any(
+        isinstance(node, Call) and node.fn == "dot" and any(axes(arg) >= PAIR for arg in node.args)
+        for node in nodes(module)
+    )
+
+
+def _shapes(module: AttentionModule, batch: int, limits: Limits) -> st.SearchStrategy[_Shape]:
+    if read_by_queries(module):
+        return _inside(limits) | _inside_packed(limits)
+    tokens = _tokens(module, limits)
+    alone = st.builds(_Shape, tokens, tokens, _query_offset(batch), _key_offset(batch))
+    return alone | st.builds(_packed, _lengths(limits), st.sampled_from((0, 3, "end")), st.sampled_from((0, 2)))
+
+
+def _tokens(module: AttentionModule, limits: Limits) -> st.SearchStrategy[int]:
+    sizes = [n for n in (*SIZES, *_grid_sizes(module)) if n <= limits.tokens]
+    return st.integers(0, min(140, limits.tokens)) | st.sampled_from(sizes)
+
+
+def _grid_sizes(module: AttentionModule) -> list[int]:
+    found: list[int] = []
+    for grid in (module.grid_q, module.grid_k):
+        count = 1 if grid is not None else 0
+        for extent in () if grid is None else grid.extents:
+            count *= evaluate_dim(extent, {}) if isinstance(extent, Const) else 0
+        found += [count] if count else []
+    return found
+
+
+def _query_offset(batch: int) -> st.SearchStrategy[Any]:
+    each = st.tuples(*[st.integers(-3, 40)] * batch)
+    return st.one_of(st.just(0), st.just("end"), st.integers(-8, 64), each, st.just(1 << 20))
+
+
+def _key_offset(batch: int) -> st.SearchStrategy[Any]:
+    each = st.tuples(*[st.integers(-3, 40)] * batch)
+    return st.one_of(st.just(0), st.just(0), st.integers(-8, 64), each)
+
+
+def _lengths(limits: Limits) -> st.SearchStrategy[list[tuple[int, int]]]:
+    length = st.integers(0, min(limits.tokens, 130) // 3)
+    return st.lists(st.tuples(length, length), min_size=1, max_size=3)
+
+
+def _packed(lengths: list[tuple[int, int]], q_offset: Offset, k_offset: int) -> _Shape:
+    queries, keys = (sum(side) for side in zip(*lengths, strict=True))
+    return _Shape(queries, keys, q_offset, k_offset, tuple(lengths))
+
+
+def _inside(limits: Limits) -> st.SearchStrategy[_Shape]:
+    """Queries that are some of the keys."""
+
+    def place(keys: int, behind: int, length: int, start: int) -> _Shape:
+        before = min(behind, keys)
+        queries = min(length, keys - before)
+        return _Shape(queries, keys, start + before, start)
+
+    token = st.integers(0, min(140, limits.tokens)) | st.sampled_from([n for n in SIZES if n <= limits.tokens])
+    return st.builds(place, token, st.just(0) | st.integers(0, 40), token, st.just(0) | st.integers(-8, 64))
+
+
+def _inside_packed(limits: Limits) -> st.SearchStrategy[_Shape]:
+    def pack(lengths: list[tuple[int, int]]) -> _Shape:
+        return _packed([(n, n) for n, _ in lengths], 0, 0)
+
+    return _lengths(limits).map(pack)
