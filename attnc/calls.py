@@ -15,10 +15,11 @@ from torch import Tensor
 from attnc.codegen.launch import CallInputs
 from attnc.diagnostics import CallError
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
-from attnc.ir.expr import Const, Size
+from attnc.ir.expr import Const, Index, Lookup, Size
 from attnc.ir.intervals import INT32
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
 from attnc.ir.printer import print_expr
+from attnc.ir.traverse import walk
 
 MAX_HEAD_DIM = 256
 Checks = Literal["basic", "full"]
@@ -56,7 +57,7 @@ def check_call(module: AttentionModule, call: RawCall) -> CallInputs:
         _check_offset("k_offset", call.k_offset, call, sizes),
     )
     tensors = {t.name: _check_tensor(t, call, sizes, packed=cu_q is not None) for t in module.tensors}
-    params = {p.name: _check_scalar(p, call.named.get(p.name)) for p in module.scalars if p.dynamic}
+    params = {p.name: _check_scalar(p, call.named) for p in module.scalars if p.dynamic}
     _check_pair_tensors(module, offsets, sizes)
     return CallInputs(
         q=call.q,
@@ -186,8 +187,6 @@ def _check_tensor(param: TensorParam, call: RawCall, sizes: Mapping[str, int], *
 
 
 def _mentions_tokens(dim: Any) -> bool:
-    from attnc.ir.traverse import walk
-
     return any(isinstance(node, Size) and node.name in ("N", "M") for node in walk(dim))
 
 
@@ -212,10 +211,11 @@ def _check_range(name: str, value: float, bounds: Range) -> None:
 # -- scalars ---------------------------------------------------------------------------------------------------------
 
 
-def _check_scalar(param: ScalarParam, value: Any) -> float:
-    if value is None:
+def _check_scalar(param: ScalarParam, named: Mapping[str, Any]) -> float:
+    if param.name not in named:
         assert isinstance(param.default, Const)
         return param.default.value
+    value = named[param.name]
     allowed = {"bool": (bool,), "int": (int,), "real": (int, float)}[param.type.kind]
     if not isinstance(value, allowed) or (isinstance(value, bool) and param.type.kind != "bool"):
         refuse(f"{param.name}: expected a Python {param.type.kind}, got {type(value).__name__} {value!r}")
@@ -302,9 +302,6 @@ def _check_pair_tensors(module: AttentionModule, offsets: tuple[Any, Any], sizes
 
 def query_indexed(module: AttentionModule) -> list[str]:
     """Tensors with a dimension M that the position i alone indexes."""
-    from attnc.ir.expr import Index, Lookup
-    from attnc.ir.traverse import walk
-
     found: list[str] = []
     for expr in (module.mask, module.score, *(b.expr for b in module.cascade), module.output):
         for node in walk(expr):

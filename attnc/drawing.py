@@ -7,8 +7,8 @@ program. Needs torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from attnc.ir.module import AttentionModule, Range, TensorParam
 from attnc.ir.traverse import walk
 
 Scalar = bool | int | float
+#: Values of static parameters by name.
+Static = tuple[tuple[str, Scalar], ...]
 DtypeName = Literal["fp32", "fp16", "bf16", "fp64"]
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -54,7 +56,7 @@ class Case:
     k_offset: int | tuple[int, ...] = 0
     documents: tuple[tuple[int, int], ...] = ()
     scale: float | None = None
-    static: tuple[tuple[str, Scalar], ...] = ()
+    static: Static = ()
     dynamic: tuple[tuple[str, Scalar], ...] = ()
     ints: tuple[int, int] = (0, 4)
     ordered: bool = True
@@ -97,12 +99,17 @@ class Inputs:
 
         def moved(value: Any) -> Any:
             if isinstance(value, tuple):
-                return tuple(moved(item) for item in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+                return tuple(map(moved, cast(tuple[Any, ...], value)))
             return value.to(device) if isinstance(value, Tensor) else value
 
-        tensors = {name: moved(tensor) for name, tensor in self.tensors.items()}
-        options = {name: moved(value) for name, value in self.options.items()}
-        return Inputs(*map(moved, (self.q, self.k, self.v)), tensors, self.params, options, self.lines)
+        return replace(
+            self,
+            q=moved(self.q),
+            k=moved(self.k),
+            v=moved(self.v),
+            tensors={name: moved(tensor) for name, tensor in self.tensors.items()},
+            options={name: moved(value) for name, value in self.options.items()},
+        )
 
 
 class UndrawableError(Exception):
@@ -111,8 +118,8 @@ class UndrawableError(Exception):
 
 def draw(module: AttentionModule, case: Case) -> Inputs:
     """The inputs of a case for a bound module. The global generator of torch is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(case.seed)
+    with cast(Any, torch.random).fork_rng(devices=[]):
+        cast(Any, torch).manual_seed(case.seed)
         made = {
             "q": _tokens((case.batch, case.heads, case.queries, case.head_dim), case, 0),
             "k": _tokens((case.batch, case.key_heads, case.keys, case.head_dim), case, 1),

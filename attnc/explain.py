@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
-from attnc.ir.expr import Lookup
+from attnc.ir.expr import Const, Lookup
 from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece
 from attnc.ir.printer import print_expr, print_plan
 
@@ -144,8 +144,6 @@ def count_tiles(plan: KernelPlan, part: Part, n: int, m: int) -> TileCounts:
 
 
 def _defaults(plan: KernelPlan) -> dict[str, int]:
-    from attnc.ir.expr import Const
-
     found: dict[str, int] = {}
     for param in plan.module.scalars:
         if isinstance(param.default, Const) and isinstance(param.default.value, int):

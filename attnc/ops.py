@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from attnc.calls import Checks, RawCall, check_call, refuse
+from attnc.codegen.cache import load_source
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Variant
+from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, run_module
 from attnc.codegen.triton_module import TritonModule, lower_triton
 from attnc.compiler import compile_module
@@ -55,36 +57,42 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
     attention: str | None = None,
     backend: Backend = "auto",
     params: Mapping[str, bool | int | float] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     tile: tuple[int, int] | None = None,
 ) -> Op:
     """Compile an attention from a file, from the standard library ("std:causal") or from text.
 
-    `attention` picks one of several by name; `params` are the static parameters; `tile` overrides the number of
-    queries and keys per tile (powers of two from 16). Raises SpecError, whose `diagnostics` say what is wrong where.
+    `attention` picks one of several by name; `params` are the static parameters; `tensors` are used by every call that
+    does not give its own; `tile` overrides the number of queries and keys per tile (16 to 512, powers of two). Raises
+    SpecError, whose `diagnostics` say what is wrong where, and CallError for the other arguments.
     """
     if backend not in _BACKENDS:
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
     if backend == "cpp":
         refuse('backend: the C++ back end does not exist yet; use backend="torch" on a CPU')
     module = compile_module(spec, source=source, attention=attention, params=params or {})
-    return Op(module, backend, _check_tile(tile))
+    return Op(module, backend, _check_tile(tile), dict(tensors or {}))
 
 
 def _check_tile(tile: tuple[int, int] | None) -> Tile | None:
     if tile is None:
         return None
-    if len(tile) != 2 or any(n < 16 or n & (n - 1) for n in tile):
-        refuse(f"tile: expected two powers of two from 16, got {tile!r}")
+    sizes = (16, 32, 64, 128, 256, 512)
+    if not isinstance(tile, tuple | list) or len(tile) != 2 or any(type(n) is not int or n not in sizes for n in tile):
+        refuse(f"tile: expected (queries, keys), each one of {', '.join(map(str, sizes))}, got {tile!r}")
     return Tile(*tile)
 
 
 class Op:
     """A compiled attention. Call it with q [B, H, N, D], k [B, Hk, M, D], v [B, Hk, M, Dv] -> [B, H, N, Dv]."""
 
-    def __init__(self, module: AttentionModule, backend: Backend, tile: Tile | None) -> None:
+    def __init__(
+        self, module: AttentionModule, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.module = module
         self.backend: Backend = backend
         self._tile = tile
+        self._tensors = tensors or {}
         self._plans: dict[PlanOptions, KernelPlan] = {}
         self._modules: dict[tuple[PlanOptions, Variant], TritonModule] = {}
         self._runners: dict[str, Any] = {}
@@ -111,7 +119,7 @@ class Op:
 
         Tensors and dynamic parameters of the spec are given by name. Raises CallError.
         """
-        raw = RawCall(q, k, v, q_offset, k_offset, cu_seqlens, scale, return_aux, checks, tensors)
+        raw = RawCall(q, k, v, q_offset, k_offset, cu_seqlens, scale, return_aux, checks, {**self._tensors, **tensors})
         call = check_call(self.module, raw)
         out, aux = self._run(call)
         return (out, Aux(aux)) if return_aux else out
@@ -119,7 +127,7 @@ class Op:
     def reference(self, q: Tensor, k: Tensor, v: Tensor, **keywords: Any) -> Any:
         """The dense float64 meaning of the spec for the same arguments: the oracle. Needs N x M memory."""
         raw = {name: keywords.pop(name, default) for name, default in _CALL_DEFAULTS.items()}
-        call = check_call(self.module, RawCall(q, k, v, **raw, named=keywords))
+        call = check_call(self.module, RawCall(q, k, v, **raw, named={**self._tensors, **keywords}))
         result = reference(
             self.module,
             q,
@@ -226,9 +234,6 @@ _CALL_DEFAULTS: dict[str, Any] = {
 
 
 def _load(module: TritonModule, backend: str) -> Any:
-    from attnc.codegen.cache import load_source
-    from attnc.codegen.interpreter import InterpretedModule
-
     emitted = load_source(module.source)
     if backend == "interpret":
         return InterpretedModule(emitted, tuple(kernel.name for kernel in module.kernels))
@@ -267,7 +272,9 @@ def _variant(call: CallInputs) -> Variant:
 
 
 def _needs_wide(call: CallInputs) -> bool:
-    """Whether a position may be so large that sums of two of them leave 32 bits."""
+    """Whether a position may be so large that sums of two of them leave 32 bits: offsets on the device may be."""
+    if isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
+        return True
     q = call.q_offset if isinstance(call.q_offset, int) else 0
     k = call.k_offset if isinstance(call.k_offset, int) else 0
     reach = (abs(q) + call.q.shape[2], abs(k) + call.k.shape[2])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
 from attnc.eager import Env, evaluate
-from attnc.ir.dependence import axes
+from attnc.ir.dependence import axes, conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref, Size
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import Accumulator, Derived, KernelPlan, Piece, Sweep
@@ -256,7 +256,8 @@ class _Execution:
     ) -> _Tile:
         env = self._at_keys(env, keys)
         start, stop = int(keys[0]), int(keys[-1]) + 1
-        found = {**refs, **self._dots(slice(first, last), slice(start, stop))}
+        alive = self._alive(env)
+        found = {**refs, **self._dots(slice(first, last), slice(start, stop), alive)}
         env = replace(env, refs=found)
         found.update({pair.name: self._pair(env, pair.left, pair.right, first, last, start, stop)
                       for pair in self._plan.pair_dots})  # fmt: skip
@@ -268,18 +269,27 @@ class _Execution:
             if keep is not None:
                 score = torch.where(keep, score, torch.full_like(score, float("-inf")))
             env = replace(env, values={**env.values, "s": score})
-        return _Tile(env, keep, self._grouped(self._plan.values)[:, :, start:stop], shape)
+        return _Tile(env, keep, _cleared(self._grouped(self._plan.values)[:, :, start:stop], alive), shape)
 
     def _grouped(self, name: str) -> Tensor:
         """A stored key-side value, repeated for the query heads of a group."""
         value = self._stored[name]
         return value if value.shape[1] == self._heads else value.repeat_interleave(self._heads // value.shape[1], dim=1)
 
-    def _dots(self, rows: slice, keys: slice) -> dict[str, Tensor]:
-        return {
-            term.name: self._stored[term.left][:, :, rows] @ self._grouped(term.right)[:, :, keys].transpose(2, 3)
-            for term in self._plan.dots
-        }
+    def _alive(self, env: Env) -> Tensor | None:
+        """Keys [B, H, keys, 1] that clauses on the key alone leave; what they remove must not leak, NaN or not."""
+        alive: Tensor | None = None
+        for clause in conjuncts(self._plan.mask):
+            if is_key_clause(clause):
+                holds = evaluate(clause, env)
+                alive = holds if alive is None else alive & holds
+        return None if alive is None else alive.transpose(2, 3)
+
+    def _dots(self, rows: slice, keys: slice, alive: Tensor | None) -> dict[str, Tensor]:
+        def product(left: Tensor, right: Tensor) -> Tensor:
+            return left[:, :, rows] @ _cleared(right[:, :, keys], alive).transpose(2, 3)
+
+        return {t.name: product(self._stored[t.left], self._grouped(t.right)) for t in self._plan.dots}
 
     def _pair(self, env: Env, left: Expr, right: Expr, first: int, last: int, start: int, stop: int) -> Tensor:
         tokens = self._token_values("H")
@@ -319,6 +329,11 @@ class _Execution:
             for name in names:
                 factor = torch.where(torch.isfinite(state[name]), factor, torch.zeros_like(factor))
         return factor.unsqueeze(-1) if acc.weighted else factor
+
+
+def _cleared(tokens: Tensor, alive: Tensor | None) -> Tensor:
+    """Key-side vectors [B, H, keys, features] with zeros where a key is not alive."""
+    return tokens if alive is None else torch.where(alive, tokens, torch.zeros_like(tokens))
 
 
 def _ints(tensor: Tensor | None) -> list[int]:

@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attnc import ops
-from attnc.diagnostics import AttncWarning, CallError, SpecError
-from attnc.drawing import Case, Inputs, Scalar, UndrawableError, draw
+from attnc.diagnostics import CallError, SpecError
+from attnc.drawing import Case, Inputs, Scalar, Static, UndrawableError, draw
 from attnc.driver import check, load_spec, select
+from attnc.frontend.bind import bind
 from attnc.ir.module import AttentionModule
 from attnc.ops import Op
 from attnc.verify_plain import Results, evaluate_plainly
@@ -28,6 +28,8 @@ BackendName = Literal["torch", "interpret", "triton"]
 #: What the error of a back end may exceed that of the plain evaluation by; sound fp32 backwards need eight.
 FACTOR = 2.0
 GRADIENT_FACTOR = 8.0
+#: The code of a static parameter without a value.
+_MISSING = "E502"
 #: Seconds that shrinking a failure may take.
 SHRINKING = 60.0
 
@@ -116,10 +118,13 @@ class Target:
     attention: str | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
 
-    def compile(self, static: tuple[tuple[str, Scalar], ...] = ()) -> Op:
-        """The op with `static` beside the given parameters."""
-        params = {**self.params, **dict(static)}
-        return ops.compile(self.spec, source=self.source, attention=self.attention, backend=self.backend, params=params)
+    def load(self) -> AttentionModule:
+        """The attention before its static parameters are given. Raises SpecError."""
+        return select(check(load_spec(self.spec, self.source)), self.attention)
+
+    def compile(self, module: AttentionModule, static: Static = ()) -> Op:
+        """The op of the loaded attention, with `static` beside the given parameters. Raises SpecError."""
+        return Op(bind(module, {**self.params, **dict(static)}), self.backend, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ def run_case(op: Op, case: Case, target: Target) -> Failure | None:
     snippet = program(target, case, inputs, "out")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AttncWarning)
+            warnings.simplefilter("ignore")  # what is slow, and what numpy says about the interpreter's divisions
             out, aux = op(inputs.q, inputs.k, inputs.v, return_aux=True, **inputs.keywords)
     except CallError as error:
         raise RefusedError(str(error)) from error
@@ -217,9 +222,10 @@ class _Search:
     """The predicate that hypothesis minimises. It remembers, so that the last run of the minimum agrees."""
 
     def __init__(self, target: Target, progress: Callable[[], None]) -> None:
-        self._target = target
+        self.module = target.load()
+        self.target = target
         self._progress = progress
-        self._ops: dict[tuple[tuple[str, Scalar], ...], Op] = {}
+        self._ops: dict[Static, Op] = {}
         self._known: dict[Case, Failure | None] = {}
         self._until = float("inf")
         self.kind: str | None = None
@@ -227,9 +233,9 @@ class _Search:
         self.refused: dict[str, int] = {}
         self.stopped: SpecError | None = None
 
-    def op(self, static: tuple[tuple[str, Scalar], ...]) -> Op:
+    def op(self, static: Static) -> Op:
         if static not in self._ops:
-            self._ops[static] = self._target.compile(static)
+            self._ops[static] = self.target.compile(self.module, static)
         return self._ops[static]
 
     def fails(self, case: Case) -> bool:
@@ -247,7 +253,7 @@ class _Search:
 
     def _run(self, case: Case) -> Failure | None:
         try:
-            failure = run_case(self.op(case.static), case, self._target)
+            failure = run_case(self.op(case.static), case, self.target)
         except RefusedError as error:
             self.refused[str(error)] = self.refused.get(str(error), 0) + 1
             return None
@@ -273,19 +279,20 @@ def verify(target: Target, *, examples: int = 50, seed: int = 0, progress: Calla
     """
     from attnc.verify_cases import LIMITS, cases, search
 
-    module = unbound_module(target)
     state = _Search(target, progress)
-    strategy = cases(module, lambda static: state.op(static).module, tuple(target.params), LIMITS[target.backend])
+    _check_given(state)
+    strategy = cases(state.module, lambda static: state.op(static).module, tuple(target.params), LIMITS[target.backend])
     found = search(strategy, state.fails, examples=examples, seed=seed)
     if state.stopped is not None:
         raise state.stopped
     return Outcome(target, state.ran, state.refused, None if found is None else state.failure(found))
 
 
-def unbound_module(target: Target) -> AttentionModule:
-    """The attention before its static parameters are given. Raises SpecError, also for wrong `params`."""
-    module = select(check(load_spec(target.spec, target.source)), target.attention)
-    statics = {p.name for p in module.scalars if not p.dynamic}
-    if statics <= target.params.keys() or target.params.keys() - statics:
-        target.compile()
-    return module
+def _check_given(state: _Search) -> None:
+    """Raise SpecError for given parameters that are wrong; those that are missing will be drawn."""
+    try:
+        state.op(())
+    except SpecError as error:
+        wrong = [diagnostic for diagnostic in error.diagnostics if diagnostic.code != _MISSING]
+        if wrong:
+            raise SpecError(wrong) from None

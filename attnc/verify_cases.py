@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 from attnc.diagnostics import SpecError
-from attnc.drawing import Case, DtypeName, Layout, Offset, Scalar, nodes, read_by_queries
+from attnc.drawing import Case, DtypeName, Layout, Offset, Scalar, Static, nodes, read_by_queries
 from attnc.ir.dependence import PAIR, axes
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Call, Const, Param
@@ -31,23 +31,34 @@ GROUPS = (1, 3, 8)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one search. `pairs` is of queries and keys over all batches and heads, `features` of D and Dv."""
+    """Bounds of one search. `pairs` is of queries and keys over all batches and heads, `features` of D and Dv.
+
+    A call costs as much as one with queries and keys rounded up to whole tiles of `tile`.
+    """
 
     tokens: int
     pairs: int
     features: int
     dtypes: tuple[DtypeName, ...]
+    tile: int = 1
+
+    def room(self, batch: int, queries: int, keys: int) -> int:
+        """How many heads there may be."""
+        rows, columns = (max(1, -(-count // self.tile)) * self.tile for count in (queries, keys))
+        return max(1, self.pairs // (batch * rows * columns))
 
 
 #: What each back end computes in reasonable time. Not float64: the oracle is no more exact than that.
 LIMITS: dict[str, Limits] = {
     "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
-    "interpret": Limits(130, 1 << 16, 128, ("fp32", "fp16", "bf16")),
+    "interpret": Limits(130, 64 * 32 * 32, 128, ("fp32", "fp16", "bf16"), tile=32),
     "triton": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
 }
 
+_UNIMPORTANT = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example)
+
 #: Turns drawn static parameters into the bound module; raises SpecError for values that do not fit.
-Bind = Callable[[tuple[tuple[str, Scalar], ...]], AttentionModule]
+Bind = Callable[[Static], AttentionModule]
 
 
 def search(cases: st.SearchStrategy[Case], fails: Callable[[Case], bool], *, examples: int, seed: int) -> Case | None:
@@ -64,7 +75,11 @@ def search(cases: st.SearchStrategy[Case], fails: Callable[[Case], bool], *, exa
                     database=None,
                     deadline=None,
                     phases=(Phase.generate, Phase.shrink),
-                    suppress_health_check=list(HealthCheck),
+                    suppress_health_check=[
+                        HealthCheck.too_slow,
+                        HealthCheck.filter_too_much,
+                        HealthCheck.large_base_example,
+                    ],
                 ),
             )
         except (NoSuchExample, Unsatisfiable):
@@ -132,7 +147,7 @@ def cases(module: AttentionModule, bind: Bind, fixed: Sequence[str], limits: Lim
     extents = _extent_names(module)
     statics = [p for p in module.scalars if not p.dynamic and p.name not in fixed]
     if _multiplies_vectors(module):
-        limits = Limits(limits.tokens, limits.pairs // 32, limits.features, limits.dtypes)
+        limits = replace(limits, pairs=limits.pairs // 32)
 
     @st.composite
     def case(draw: st.DrawFn) -> Case:
@@ -144,7 +159,7 @@ def cases(module: AttentionModule, bind: Bind, fixed: Sequence[str], limits: Lim
         batch = draw(st.integers(1, 3))
         shape = draw(_shapes(bound, batch, limits))
         batch = 1 if shape.documents else batch
-        room = max(1, limits.pairs // max(1, batch * shape.queries * shape.keys))
+        room = limits.room(batch, shape.queries, shape.keys)
         group = draw(st.sampled_from([group for group in GROUPS if group <= room]))
         key_heads = draw(st.integers(1, max(1, min(3, room // group))))
         head_dim = draw(_features(limits))

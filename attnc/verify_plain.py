@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -36,8 +36,8 @@ def evaluate_plainly(module: AttentionModule, inputs: Inputs, dtype: torch.dtype
 
 def _documents(module: AttentionModule, inputs: Inputs) -> Iterator[Inputs]:
     packing = inputs.options["cu_seqlens"]
-    starts = packing if isinstance(packing, tuple) else (packing, packing)
-    rows, columns = ([slice(a, b) for a, b in pairwise(side.tolist())] for side in starts)
+    starts: tuple[Tensor, Tensor] = packing if isinstance(packing, tuple) else (packing, packing)  # pyright: ignore[reportUnknownVariableType]  # of any value
+    rows, columns = ([slice(a, b) for a, b in pairwise(_numbers(side))] for side in starts)
     options = {name: value for name, value in inputs.options.items() if name != "cu_seqlens"}
     for row, column in zip(rows, columns, strict=True):
         places = {Size("N"): row, Size("M"): column}
@@ -53,6 +53,10 @@ def _documents(module: AttentionModule, inputs: Inputs) -> Iterator[Inputs]:
             tensors=tensors,
             options=options,
         )
+
+
+def _numbers(tensor: Tensor) -> list[int]:
+    return cast(list[int], cast(Any, tensor).tolist())
 
 
 def _attend(module: AttentionModule, inputs: Inputs, dtype: torch.dtype) -> Results:
@@ -146,7 +150,7 @@ def _reduce(kept: Tensor, node: Reduce, env: Env) -> Tensor:
         return _fold(node.op, body, kept, dim)
     group = evaluate(node.group, env).expand(kept.shape)
     result = torch.zeros_like(body)
-    for label in group.unique():
+    for label in sorted(set(_numbers(group.flatten()))):
         member = group == label
         result = torch.where(member, _fold(node.op, body, kept & member, dim), result)
     return result

@@ -105,8 +105,11 @@ def bit_length(x):
         (),
         '''@triton.jit
 def power(x, y):
-    """x to the y for x >= 0; NaN for x < 0."""
-    return tl.where(x < 0, float("nan"), tl.exp2(y * tl.log2(x)))
+    """x to the y; for x < 0 only whole y give a number."""
+    size = tl.where(y == 0, 1.0, tl.exp2(y * tl.log2(tl.abs(x))))
+    half = y * 0.5
+    signed = tl.where(half == tl.floor(half), size, -size)
+    return tl.where(x >= 0, size, tl.where(y == tl.floor(y), signed, float("nan")))
 ''',
     ),
     "log1p": (

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnc.codegen.code import Block, Code, Feature
 from attnc.codegen.context import Arg, KernelText, SweepText, Variant, VisitText
-from attnc.codegen.emitter import Block, Code, Emitter
+from attnc.codegen.emitter import Emitter
 from attnc.codegen.loops import piece_lines
 from attnc.codegen.place import make_emitter, place_args, place_lines, tensor_args, tensor_codes, used_args
 from attnc.codegen.token_map import describe
-from attnc.codegen.vectors import WHOLE, Feature
-from attnc.ir.dependence import pair_axes
-from attnc.ir.expr import TRUE, Call, Expr, Ref, Value
+from attnc.codegen.vectors import WHOLE
+from attnc.ir.dependence import conjuncts, is_key_clause
+from attnc.ir.expr import Ref, Value
 from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Part, Sweep, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import REAL
 
 _IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 _LOGIT = Value("s", REAL)
-_KEY = frozenset("j")
 
 
 def padded(dim: int) -> int:
@@ -181,8 +181,8 @@ class _AttentionKernel:
         emitter = self._emitter
         emitter.line("col_ok = col < M")
         clauses = conjuncts(self._plan.mask)
-        own = [clause for clause in clauses if pair_axes(clause) == _KEY]
-        other = [clause for clause in clauses if pair_axes(clause) != _KEY]
+        own = [clause for clause in clauses if is_key_clause(clause)]
+        other = [clause for clause in clauses if not is_key_clause(clause)]
         if own:
             texts = [emitter.emit(clause).tight for clause in own]
             emitter.line(f"col_ok = {' & '.join(('col_ok', *texts))}")
@@ -343,12 +343,3 @@ class _AttentionKernel:
             notes.append("s is the logit times log2(e): exponentials are powers of two")
         sums = (f"{a.name}: {a.op} over the keys{' of value vectors' if a.weighted else ''}" for a in plan.accumulators)
         return (*notes, *sums)
-
-
-def conjuncts(mask: Expr) -> tuple[Expr, ...]:
-    """The clauses of a conjunction; none for the mask that keeps everything."""
-    if mask == TRUE:
-        return ()
-    if isinstance(mask, Call) and mask.fn == "and":
-        return conjuncts(mask.args[0]) + conjuncts(mask.args[1])
-    return (mask,)

@@ -112,7 +112,8 @@ def _argument(arg: Arg, kernel: KernelText, call: CallInputs, buffers: _Buffers,
         case "size":
             return _size(arg.key, call)
         case "param":
-            return call.params[arg.key]
+            value = call.params[arg.key]
+            return int(value) if isinstance(value, bool) else value
         case "value":
             return call.scale
         case "offset":

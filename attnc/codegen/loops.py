@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attnc.codegen.emitter import Block, Code, Emitter
+from attnc.codegen.code import Block, Code
+from attnc.codegen.emitter import Emitter
 from attnc.ir.expr import TRUE, Expr
 from attnc.ir.plan import Piece, Visit
 
@@ -10,7 +11,7 @@ from attnc.ir.plan import Piece, Visit
 def piece_lines(emitter: Emitter, visit: Visit) -> tuple[list[str], str, list[str]]:
     """Lines before the loop, the text of the number of tiles, lines that compute `key_tile` from the counter `t`."""
     outer = emitter.outer
-    emitter.outer = Block(memo={**outer.memo, **emitter.ranges.memo})
+    emitter.outer = Block(memo={**outer.memo, **emitter.pieces.memo})
     starts: list[str] = []
     counts: list[str] = []
     for n, piece in enumerate(visit.pieces):
@@ -18,7 +19,7 @@ def piece_lines(emitter: Emitter, visit: Visit) -> tuple[list[str], str, list[st
         starts.append(start)
         counts.append(count)
     lines = emitter.outer.lines
-    emitter.ranges.memo = emitter.outer.memo
+    emitter.pieces.memo = emitter.outer.memo
     emitter.outer = outer
     return lines, _total(lines, visit.kind, counts), _index(visit, starts, counts)
 

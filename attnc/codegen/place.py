@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from attnc.codegen.code import Code, TensorCode
 from attnc.codegen.context import Arg, Variant
-from attnc.codegen.emitter import Code, Emitter, TensorCode
-from attnc.ir.expr import Expr, Size
+from attnc.codegen.emitter import Emitter
+from attnc.ir.expr import Expr, Size, int_const
 from attnc.ir.intervals import Interval
 from attnc.ir.module import AttentionModule, TensorParam
 from attnc.ir.plan import Derived, KernelPlan
+from attnc.ir.types import VectorType
 
 Side = Literal["q", "k"]
 
@@ -47,8 +49,6 @@ def _derived_tensor(derived: Derived, variant: Variant) -> TensorCode:
 
 
 def _token_tensor(name: str, heads: str, tokens: str, length: int, variant: Variant) -> TensorCode:
-    from attnc.ir.expr import int_const
-
     dims: tuple[Expr, ...] = (Size("B"), Size(heads), Size(tokens), int_const(length))  # type: ignore[arg-type]
     return TensorCode(name, dims, "real", _starts(dims, variant))
 
@@ -90,7 +90,8 @@ def base_scalars(plan: KernelPlan) -> dict[str, Code]:
     codes["value:k_offset"] = Code("k_offset")
     codes["value:scale"] = Code("scale", kind="real")
     for n, param in enumerate(plan.module.scalars):
-        codes[f"param:{param.name}"] = Code(f"p{n}", kind=param.type.kind)
+        truth = param.type.kind == "bool"
+        codes[f"param:{param.name}"] = Code(f"(p{n} != 0)" if truth else f"p{n}", kind=param.type.kind)
     return codes
 
 
@@ -194,8 +195,6 @@ def _rank(plan: KernelPlan, name: str) -> int:
 
 def is_vector(derived: Derived) -> bool:
     """Whether a derived value has features."""
-    from attnc.ir.types import VectorType
-
     return isinstance(derived.expr.type, VectorType)
 
 

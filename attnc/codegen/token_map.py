@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from attnc.codegen.code import Code
 from attnc.codegen.context import KernelText, Variant
-from attnc.codegen.emitter import Code, Emitter
+from attnc.codegen.emitter import Emitter
 from attnc.codegen.place import is_vector, make_emitter, place_args, place_lines, tensor_args, used_args
 from attnc.codegen.vectors import WHOLE, length
 from attnc.ir.expr import Call, Expr, Value

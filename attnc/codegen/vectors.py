@@ -7,11 +7,16 @@ their operand at another index, norms sum over the whole feature axis.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from attnc.codegen.emitter import Code, Emitter, Feature
+from attnc.codegen.code import Code, Feature
 from attnc.diagnostics import InternalError
 from attnc.ir.expr import Call, Const, Expr, Reduce
 from attnc.ir.types import VectorType
+
+if TYPE_CHECKING:
+    from attnc.codegen.emitter import Emitter
+
 
 #: The feature axis of the kernel, padded to a power of two.
 WHOLE = Feature("d")

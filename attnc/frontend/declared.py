@@ -16,7 +16,6 @@ from attnc.frontend.environment import (
     Env,
     Function,
     Grids,
-    Meaning,
     Place,
 )
 from attnc.frontend.errors import types as errors
@@ -36,8 +35,8 @@ def check_declared(el: Elaborator, declared: Declared) -> None:
     place = _PLACES.get(declared.kind, ANYWHERE)
     env = Env(header.names, declared.scope, place, grids=Grids(any_axis=True))
     for param in node.params:
-        if isinstance(header.names[param.name.text], Function) and param.default is not None:
-            header.names[param.name.text] = _default_feature(el, env, param.default)
+        if isinstance(header.names.get(param.name.text), Function) and param.default is not None:
+            header.names[param.name.text] = function_argument(el, env, param.default)
         elif param.type is None and not _is_token(declared, param):
             el.report(errors.missing_type(param.name.text, param.name.span), env)
             header.names[param.name.text] = Broken()
@@ -47,10 +46,6 @@ def check_declared(el: Elaborator, declared: Declared) -> None:
     cascade = check_cascade(el, node, env)
     for binding in (*cascade.bindings, *cascade.aux):
         check_constants(el, env, binding.expr)
-
-
-def _default_feature(el: Elaborator, env: Env, node: ast.Expr) -> Meaning:
-    return function_argument(el, env, node)
 
 
 def _is_token(declared: Declared, param: ast.Param) -> bool:

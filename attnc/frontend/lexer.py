@@ -80,11 +80,9 @@ class _Lexer:
                 self._take(match)
             if self.result.fatal or self._over_limits(match.start()):
                 return
-        end = len(self.source.text)
+        self._drop_line_end()
+        end = self.result.tokens[-1].span.end if self.result.tokens else 0
         self._close_all(Span(self.source, end, end), from_=0)
-        tokens = self.result.tokens
-        if tokens and tokens[-1].type == "_NEWLINE":
-            tokens.pop()
 
     def _over_limits(self, at: int) -> bool:
         result, here = self.result, Span(self.source, at, at + 1)

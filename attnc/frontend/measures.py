@@ -28,6 +28,7 @@ class Measures:
         self._known: dict[int, tuple[Expr, Measure]] = {}
 
     def of(self, expr: Expr) -> Measure:
+        """The measure of an expression."""
         known = self._known.get(id(expr))
         if known is not None:
             return known[1]

@@ -34,6 +34,11 @@ _RESERVED: dict[str, str] = {
 }
 
 
+def is_predefined(name: str) -> bool:
+    """Whether an expression can read the name without a declaration."""
+    return name in INDICES or name in SIZES or name in VALUES or name == "pi"
+
+
 def reserved_as(name: str) -> str | None:
     """What the language uses `name` for; None when it is free."""
     return _RESERVED.get(name)

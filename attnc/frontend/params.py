@@ -23,7 +23,7 @@ from attnc.frontend.environment import (
 from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import support
 from attnc.frontend.errors import types as errors
-from attnc.frontend.names import FOREIGN_TYPES, TYPES, reserved_as
+from attnc.frontend.names import FOREIGN_TYPES, TYPES, is_predefined, reserved_as
 from attnc.frontend.resolve import Scope
 from attnc.frontend.typing_rules import convert
 from attnc.ir.expr import Const, Expr, Param, Ref, Size
@@ -59,6 +59,11 @@ def check_header(el: Elaborator, scope: Scope, params: Sequence[ast.Param], *, a
     for param in params:
         if is_tensor_or_vector(param):
             header.names[param.name.text] = _tensor(el, scope, header, param, attention=attention)
+    for name in [name for name in header.names if reserved_as(name) is not None]:
+        # Reported. Where it is read it means what it means in the language, if that can be read.
+        header.names[name] = Broken()
+        if is_predefined(name):
+            del header.names[name]
     return header
 
 
@@ -127,11 +132,14 @@ def _report_type(el: Elaborator, env: Env, type_: ast.TypeRef, *, attention: boo
 
 
 def _check_modifiers(el: Elaborator, env: Env, param: ast.Param, allowed: tuple[str, ...]) -> frozenset[str]:
+    written = [word.text for word in param.modifiers]
+    if {"static", "dynamic"} <= set(written) or len(set(written)) < len(written):
+        el.report(errors.clashing_modifiers(param.name.text, param.modifiers[-1].span), env)
     for word in param.modifiers:
         if word.text not in allowed:
             known = allowed or _MODIFIERS
             el.report(errors.bad_modifier(word.text, param.name.text, known, word.text in _MODIFIERS, word.span), env)
-    return frozenset(word.text for word in param.modifiers)
+    return frozenset(written)
 
 
 def _default(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Expr | None:

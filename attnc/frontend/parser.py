@@ -101,8 +101,14 @@ class _Parser:
             return cast(ast.Declaration, run(load_table(), chunk, end, build))
         except Rejected as rejected:
             self.rejected_at = rejected.index
-            self.diagnostics.append(explain((*chunk, end), rejected.index, rejected.accepts))
+            self._report(explain((*chunk, end), rejected.index, rejected.accepts))
             return None
+
+    def _report(self, diagnostic: Diagnostic) -> None:
+        """Record an error, unless a wrong character on its line is the likely cause of it."""
+        lines = {other.primary.span.line for other in self.diagnostics if other.primary and other.code != "E101"}
+        if diagnostic.primary is None or diagnostic.primary.span.line not in lines:
+            self.diagnostics.append(diagnostic)
 
 
 def _without_statement(chunk: list[Token], index: int) -> list[Token]:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import ast, limits
 from attnc.frontend.errors import names as errors
-from attnc.frontend.errors.wording import listing, near
+from attnc.frontend.errors.wording import near, with_article
 from attnc.frontend.names import reserved_as
 from attnc.frontend.parser import parse
 from attnc.source import SourceFile, Span
@@ -190,7 +190,7 @@ class Library:
         others = tuple(declared.kind for declared in found.own if declared.name == word.text)
         if others:
             help_ = "only what stands for an expression, and normalizers, can be imported"
-            self._report(errors.wrong_kind(word.text, others, f"a {listing(kinds)}", word.span, help_))
+            self._report(errors.wrong_kind(word.text, others, " or ".join(map(with_article, kinds)), word.span, help_))
             return
         known = tuple(declared.name for declared in found.own if declared.kind in kinds)
         self._report(errors.not_in_file(word.text, shown, word.span, known))
@@ -208,23 +208,24 @@ class Library:
     def _import_from_all(self, node: ast.Import, words: Sequence[ast.Word], kind: Kind, scope: Scope) -> None:
         """`import std.masks (x)`: mask `x` of whichever file of the standard library declares it."""
         for word in words:
-            found = self._standard(word.text, kind) or self._search_standard(word.text, kind)
+            file = self._standard_index().get((kind, word.text))
+            found = None if file is None else self._standard_file(file).names.get((kind, word.text))
             if found is not None:
                 self._add_import(word, found, scope)
                 continue
             scope.silent.add(word.text)
-            shown = ".".join(node.path)
-            self._report(errors.not_in_file(word.text, shown, word.span, self._loader.standard_names()))
+            known = errors.names_of(self._standard_index(), (kind,))
+            self._report(errors.not_in_file(word.text, ".".join(node.path), word.span, known))
 
-    def _search_standard(self, name: str, kind: Kind) -> Declared | None:
+    def _standard_index(self) -> dict[tuple[str, str], str]:
+        """The file of the standard library that declares each (kind, name)."""
         if self._index is None:
             self._index = {
                 (match[1], match[2]): file
                 for file in self._loader.standard_names()
                 for match in _DECLARATION.finditer(self._loader.read_standard(file).text)
             }
-        file = self._index.get((kind, name))
-        return None if file is None else self._standard_file(file).names.get((kind, name))
+        return self._index
 
     def _standard_file(self, name: str) -> Scope:
         return self.open(self._loader.read_standard(name))

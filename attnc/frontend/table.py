@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypedDict, cast
@@ -60,13 +60,13 @@ class Rejected(Exception):
         self.accepts = accepts
 
 
-def run(table: Table, tokens: Iterable[Token], end: Token, build: Callable[[str, list[Any]], Any]) -> Any:
+def run(table: Table, tokens: Sequence[Token], end: Token, build: Callable[[str, list[Any]], Any]) -> Any:
     """Parse; `build` makes the node of a rule from its children. Raises Rejected."""
     states, values = [0], list[Any]()
     for index, token in enumerate((*tokens, end)):
         while (action := table.states[states[-1]].get(token.type, _FAIL)) < 0:
             if action == _FAIL:
-                raise Rejected(index, _accepts(table, states))
+                raise Rejected(index, _accepts(table, tokens[:index]))
             rule = table.rules[-1 - action]
             if rule.renames:
                 states.pop()
@@ -107,18 +107,23 @@ def _children(rule: Rule, symbols: list[Any]) -> list[Any]:
     return items
 
 
-def _accepts(table: Table, states: list[int]) -> frozenset[str]:
+def _accepts(table: Table, tokens: Sequence[Token]) -> frozenset[str]:
+    """The terminals that may follow. Replays the tokens: the rejected one may have reduced what it should not."""
+    states = [0]
+    for token in tokens:
+        _shifts(table, states, token.type)
     terminals = {symbol for symbol in table.states[states[-1]] if not symbol.strip("_").islower()}
-    return frozenset(terminal for terminal in terminals if _shifts(table, states, terminal))
+    return frozenset(terminal for terminal in terminals if _shifts(table, list(states), terminal))
 
 
-def _shifts(table: Table, states: list[int], terminal: str) -> bool:
-    stack = list(states)
+def _shifts(table: Table, stack: list[int], terminal: str) -> bool:
+    """Whether a terminal can follow the states on the stack, which then hold it."""
     while True:
         action = table.states[stack[-1]].get(terminal)
         if action is None:
             return False
         if action >= 0:
+            stack.append(action)
             return True
         rule = table.rules[-1 - action]
         del stack[len(stack) - len(rule.children) :]

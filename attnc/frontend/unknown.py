@@ -5,6 +5,7 @@ from __future__ import annotations
 from attnc.frontend.environment import CONSTANT, Elaborator, Env
 from attnc.frontend.errors import names as errors
 from attnc.frontend.errors import support
+from attnc.frontend.errors.wording import with_article
 from attnc.frontend.names import CALL_KEYWORDS, INDICES, REDUCTIONS, SIZES, VALUES
 from attnc.ir.builtins import CALLABLE
 from attnc.source import Span
@@ -54,8 +55,9 @@ def report_unknown(el: Elaborator, env: Env, name: str, span: Span) -> None:
         return
     kinds = el.library.kinds_of(env.scope, name)
     if kinds:
-        help_ = f"{env.place.title} may use {' and '.join(env.place.kinds)}"
-        el.report(errors.wrong_kind(name, kinds, "usable here", span, help_), env)
+        usable = [with_article(kind) for kind in env.place.kinds]
+        help_ = f"{env.place.title} may use {' or '.join(usable)}"
+        el.report(errors.wrong_kind(name, kinds, f"something for {env.place.title}", span, help_), env)
         return
     if name in CALL_KEYWORDS:
         help_ = "positions `i` and `j` already include the offsets of the call"

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.expr import (
+    TRUE,
+    Call,
+    Const,
+    Exists,
+    Expr,
+    GridCoord,
+    Index,
+    Lookup,
+    Param,
+    Reduce,
+    Ref,
+    Size,
+    Value,
+    Var,
+)
 from attnc.ir.traverse import children
 
 #: "i": query positions, "j": key positions, "b"/"h"/"hk": batch and heads.
@@ -60,3 +75,17 @@ def varies(expr: Expr, axis: str, refs: Mapping[str, Axes] | None = None) -> boo
 def pair_axes(expr: Expr, refs: Mapping[str, Axes] | None = None) -> Axes:
     """The axes among i and j."""
     return axes(expr, refs) & PAIR
+
+
+def conjuncts(mask: Expr) -> tuple[Expr, ...]:
+    """The clauses of a conjunction; none for the mask that keeps everything."""
+    if mask == TRUE:
+        return ()
+    if isinstance(mask, Call) and mask.fn == "and":
+        return conjuncts(mask.args[0]) + conjuncts(mask.args[1])
+    return (mask,)
+
+
+def is_key_clause(clause: Expr) -> bool:
+    """Whether a clause looks at the key alone: what it removes must not be read at all."""
+    return pair_axes(clause) == frozenset("j")

@@ -28,7 +28,7 @@ class VectorType:
     dim: Expr
 
     def __str__(self) -> str:
-        from attnc.ir.printer import print_expr
+        from attnc.ir.printer import print_expr  # the printer reads types, so it cannot be imported above
 
         return f"real[{print_expr(self.dim)}]"
 

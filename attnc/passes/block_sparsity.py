@@ -80,10 +80,18 @@ class _TileSets:
         self.context = isl.Set.read_from_str(
             context, f"[{params}] -> {{ : {i0} <= {i1} < {i0} + {tile.rows} and {m} >= 1 }}"
         )
+        self._pairs = pairs
+        self._kept = bounds.inner.intersect(stored)
         self.live = self._tidy(pairs.intersect_range(bounds.outer.intersect(stored)).domain())
-        dead = pairs.subtract_range(bounds.inner.intersect(stored)).domain()
-        self.full = self._tidy(self.live.subtract(dead))
-        self.partial = self._tidy(self.live.subtract(self.full))
+
+    def full(self) -> Any:
+        """Tiles all of whose pairs are stored and kept."""
+        dead = self._pairs.subtract_range(self._kept).domain()
+        return self._tidy(self.live.subtract(dead))
+
+    def partial(self, full: Any) -> Any:
+        """Live tiles that are not full."""
+        return self._tidy(self.live.subtract(full))
 
     def _tidy(self, tiles: Any) -> Any:
         return tiles.coalesce().gist_params(self.context).coalesce()
@@ -99,26 +107,28 @@ def _scan(tiles: Any, sets: _TileSets) -> Loops | None:
 
 
 def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
-    """Full and partial tiles apart."""
-    full = _scan(sets.full, sets)
-    if full is None or not full.exact:
-        return _ranges(tile, (), live.pieces, exact=exact, why="live tiles as closed forms; full ones have none")
-    partial = _partial(sets, live, full)
-    if partial is None:
-        return _ranges(tile, (), live.pieces, exact=exact, why="live tiles as closed forms; full ones have none")
+    """Full and partial tiles apart; where that fails or takes too long, live tiles with mask code in all of them."""
+    try:
+        full_set = sets.full()
+        full = _scan(full_set, sets)
+        partial = None if full is None or not full.exact else _partial(sets, live, full, full_set)
+    except isl.Error:
+        full = partial = None
+    if full is None or partial is None:
+        return _ranges(tile, (), live.pieces, exact=False, why="live tiles as closed forms; the full ones have none")
     why = "closed forms from the mask's integer set"
     if not exact:
         why += ", with its data-dependent conditions taken as true where they only remove pairs"
     return _ranges(tile, full.pieces, partial, exact=exact, why=why)
 
 
-def _partial(sets: _TileSets, live: Loops, full: Loops) -> tuple[Piece, ...] | None:
+def _partial(sets: _TileSets, live: Loops, full: Loops, full_set: Any) -> tuple[Piece, ...] | None:
     """Live tiles that are not full: by arithmetic when the full ones are one range, else by isl."""
     if not full.pieces:
         return live.pieces
     if len(full.pieces) == 1 and full.pieces[0].step == 1 and all(piece.step == 1 for piece in live.pieces):
         return tuple(rest for piece in live.pieces for rest in _difference(piece, full.pieces[0]))
-    loops = _scan(sets.partial, sets)
+    loops = _scan(sets.partial(full_set), sets)
     return loops.pieces if loops is not None and loops.exact else None
 
 

@@ -101,7 +101,9 @@ def fold_exp2(sweeps: tuple[Sweep, ...], output: Expr, aux: tuple[Binding, ...],
 
 def _fits(acc: Accumulator, linear: frozenset[Expr]) -> bool:
     """Whether the logit occurs only in units of log 2 once exponents are in base 2."""
-    if acc.body == LOGIT or all(node != LOGIT for node in walk(acc.body)):
+    if acc.body == LOGIT:
+        return acc.op != "sum"
+    if all(node != LOGIT for node in walk(acc.body)):
         return True
     marked = exponents_to_base_2(acc.body, linear=linear)
     outside = substitute(marked, {node: real_const(0.0) for node in walk(marked) if _is_exp2(node)})

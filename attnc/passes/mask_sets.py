@@ -16,7 +16,7 @@ from typing import Any
 
 from attnc.ir.dependence import pair_axes
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Var, int_const
-from attnc.ir.traverse import substitute, walk
+from attnc.ir.traverse import children, substitute, walk
 from attnc.ir.types import BOOL, INT
 from attnc.passes.isl import isl
 
@@ -73,8 +73,6 @@ def collect_symbols(expr: Expr, symbols: Symbols) -> None:
         return
     if expr.type == BOOL and _is_uniform(expr) and not isinstance(expr, Const):
         return
-    from attnc.ir.traverse import children
-
     for child in children(expr):
         collect_symbols(child, symbols)
 

@@ -25,7 +25,7 @@ from attnc.ir.dependence import varies
 from attnc.ir.expr import Call, Const, Expr, Reduce, Ref, Value, real_const
 from attnc.ir.module import AttentionModule, Binding
 from attnc.ir.plan import AccOp, Accumulator, Sweep
-from attnc.ir.traverse import children, map_children, walk
+from attnc.ir.traverse import children, map_children, substitute, walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 from attnc.passes.errors import NotLowerable, TooLarge, fail
 from attnc.passes.limits import Limit, limit
@@ -123,16 +123,17 @@ class _Lowering:
         return self._reduce(expr, self.rows(expr.body))
 
     def _reduce(self, node: Reduce, body: Expr) -> Expr:
-        count = self._accumulate("sum", real_const(1.0)) if node.op in ("count", "mean") else real_const(1.0)
-        match node.op:
-            case "sum":
-                return self.sum(body, weighted=False)
-            case "mean":
-                return div(self.sum(body, weighted=False), count)
-            case "count":
-                return call("int", count, type=INT)
-            case "max" | "min":
-                return self._extremum(node.op, body)
+        if node.op == "count":
+            return call("int", self.sum(_indicator(body), weighted=False), type=INT)
+        if node.type == INT and not isinstance(body, Const):
+            fail(NotLowerable("a reduction of integers", node.span, f"reduce a real number: {node.op}[j](real(...))"))
+        if node.op in ("max", "min"):
+            return self._extremum(node.op, body)
+        total = self.sum(body, weighted=False)
+        if node.op == "sum":
+            return total
+        keys = self._accumulate("sum", real_const(1.0))
+        return div(total, call("max", keys, real_const(1.0)))
 
     # -- extrema -------------------------------------------------------------------------------------------------
 
@@ -241,14 +242,30 @@ class _Lowering:
         return limit(rescale, start) not in ("0", "+", "-", "fin")
 
     def emptiness(self, output: Expr, aux: tuple[Binding, ...]) -> Expr | None:
-        """The largest logit, which is -inf exactly in rows without keys; None where no guard is needed."""
-        natural = limit(output, self._identities()) == "0"
-        if natural and not any(_extrema(b.expr, self.found) for b in aux):
-            return None
-        return self._accumulate("max", LOGIT)
+        """A row value that is -inf exactly in empty rows; None where no guard is needed.
 
-    def _identities(self) -> dict[Expr, Limit]:
-        return {acc.ref: _IDENTITY[acc.op] for acc in self.found}
+        A row whose logits are all -inf is empty too, if the normalizer reads logits at all.
+        """
+        identities: dict[Expr, Limit] = {acc.ref: _IDENTITY[acc.op] for acc in self.found}
+        natural = limit(output, identities) == "0" and not self.survives(output)
+        if natural and not any(_extrema(b.expr, self.found) or self.survives(b.expr) for b in aux):
+            return None
+        return self._accumulate("max", LOGIT if self.reads_logit else real_const(0.0))
+
+    @property
+    def reads_logit(self) -> bool:
+        """Whether anything that was found reads the logit."""
+        return any(node == LOGIT for acc in self.found for node in walk(acc.body))
+
+    def survives(self, expr: Expr) -> bool:
+        """Whether keys with a logit of -inf leave a trace in a row value."""
+        names = refs(expr)
+        return self.reads_logit and any(acc.needs_mask for acc in self.found if acc.name in names)
+
+    def of_nothing(self, expr: Expr) -> Expr:
+        """A row value with every accumulator at its identity."""
+        start = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+        return substitute(expr, {acc.ref: real_const(start[acc.op]) for acc in self.found})
 
     def sweeps(self) -> tuple[Sweep, ...]:
         """The accumulators by sweep. Weighted ones that may wait join the last sweep, which reads the values."""
@@ -265,6 +282,17 @@ class _Lowering:
         waits = sorted({name for acc in members for name in refs(acc.body) if self.sweep_of[name] < number})
         why = f"needs the finished {', '.join(waits)}" if waits else "reads only the pair and running statistics"
         return Sweep(plain + tuple(acc for acc in members if acc.weighted), why)
+
+
+def _indicator(cond: Expr) -> Expr:
+    """1 where a condition holds, else 0; what is no condition counts every key."""
+    if cond.type != BOOL or _is_true(cond):
+        return real_const(1.0)
+    return where(cond, real_const(1.0), real_const(0.0))
+
+
+def _is_true(cond: Expr) -> bool:
+    return isinstance(cond, Const) and cond.value is True
 
 
 def _times(product: Product, total: Expr) -> Expr:
@@ -291,12 +319,12 @@ def _extrema(expr: Expr, found: list[Accumulator]) -> frozenset[str]:
 
 
 def _guard_aux(expr: Expr, lowering: _Lowering, empty: Expr | None) -> Expr:
-    """A statistic that reads a maximum is -inf in an empty row, one that reads a minimum +inf."""
+    """A statistic that reads a maximum is -inf in an empty row, one that reads a minimum +inf, others as of no keys."""
     kinds = _extrema(expr, lowering.found)
-    if not kinds or empty is None:
+    if empty is None or not (kinds or lowering.survives(expr)):
         return expr
-    value = float("-inf") if "max" in kinds else float("inf")
-    return where(is_empty(empty), real_const(value), expr)
+    value = real_const(float("-inf") if "max" in kinds else float("inf")) if kinds else lowering.of_nothing(expr)
+    return where(is_empty(empty), value, expr)
 
 
 def is_empty(largest: Expr) -> Expr:

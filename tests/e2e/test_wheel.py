@@ -68,5 +68,5 @@ def test_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) -> Non
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([str(python), "-c", PROGRAM], cwd=empty, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "torch" in done.stdout
+    assert "@triton.jit" in done.stdout  # the templates were found
     assert not list(empty.iterdir())

@@ -189,7 +189,11 @@ _quantified = st.builds(
     _comparisons(st.one_of(_leaves, st.builds(_add, positions, st.builds(_mul, constants, st.just(_read("d")))))),
 )
 _truths = st.sampled_from(
-    [Term("true", lambda _world: np.True_), Term("false", lambda _world: np.False_), Term("p < w", lambda w: w["p"] < w["w"])]
+    [
+        Term("true", lambda _world: np.True_),
+        Term("false", lambda _world: np.False_),
+        Term("p < w", lambda w: w["p"] < w["w"]),
+    ]
 )
 _affine_atoms = st.one_of(_comparisons(_leaves), _comparisons(_affine), _quantified)
 _any_atoms = st.one_of(_affine_atoms, _truths, _comparisons(st.one_of(_opaque, _leaves)))

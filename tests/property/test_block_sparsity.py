@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from attnc.passes.positions import Positions
 from tests.oracles.modules import module_of, standard
 from tests.property.masks import Numbers, Term, affine_masks, keep, masks, numbers, spec_text
 
-MANY = settings(max_examples=4 * settings().max_examples)
+MANY = settings(max_examples=3 * settings().max_examples)
 sides = st.sampled_from([4, 8, 16])
 tiles = st.builds(Tile, sides, sides)
 
@@ -102,7 +102,6 @@ def test_visits_of_random_masks(mask: Term, tile: Tile, calls: list[Numbers]) ->
         check(part, keep(mask, here.world()), here)
 
 
-@MANY
 @given(mask=affine_masks, tile=tiles, here=numbers)
 @example(
     Term("(((i - j) % 3) == 0)", lambda world: (world["i"] - world["j"]) % 3 == 0),
@@ -110,7 +109,7 @@ def test_visits_of_random_masks(mask: Term, tile: Tile, calls: list[Numbers]) ->
     Numbers(33, 40, -17, 5, 0, 0, 0, 0),
 )
 def test_a_small_budget_makes_visits_longer_not_wrong(mask: Term, tile: Tile, here: Numbers) -> None:
-    for budget in (1, 1_000, 10_000):
+    for budget in (1, 3_000):
         part = BlockSparsity(max_operations=budget).run(lowered_mask(spec_text(mask)), tile)
         check(part, keep(mask, here.world()), here)
 
@@ -122,12 +121,20 @@ EXACT = {
     "window": ("0 <= i - j < p", lambda w: (w["i"] - w["j"] >= 0) & (w["i"] - w["j"] < w["p"])),
     "both_sides": ("abs(i - j) <= 9", lambda w: abs(w["i"] - w["j"]) <= 9),
     "prefix": ("j < len[b] or j <= i", lambda w: (w["j"] < w["len"]) | (w["j"] <= w["i"])),
-    "streaming": ("j <= i and (j < 3 or i - j < 17)", lambda w: (w["j"] <= w["i"]) & ((w["j"] < 3) | (w["i"] - w["j"] < 17))),
-    "strided_far": ("j <= i and j % 24 == 0", lambda w: (w["j"] <= w["i"]) & (w["j"] % 24 == 0)),
+    "streaming": (
+        "j <= i and (j < 3 or i - j < 17)",
+        lambda w: (w["j"] <= w["i"]) & ((w["j"] < 3) | (w["i"] - w["j"] < 17)),
+    ),
     "not_self": ("i != j", lambda w: w["i"] != w["j"]),
     "nothing": ("i < i", lambda w: w["i"] < w["i"]),
     "last_half": ("j >= M // 2", lambda w: w["j"] >= w["M"] // 2),
 }  # fmt: skip
+
+
+@cache
+def planned(text: str, tile: Tile) -> Part:
+    """The part of a mask, once per tile."""
+    return BlockSparsity().run(lowered_mask(text), tile)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -135,13 +142,15 @@ EXACT = {
 def test_masks_with_exact_closed_forms(name: str, tile: Tile, here: Numbers) -> None:
     text, value = EXACT[name]
     mask = Term(text, value)
-    part = BlockSparsity().run(lowered_mask(spec_text(mask)), tile)
+    part = planned(spec_text(mask), tile)
     assert part.exact, part.why
     check(part, keep(mask, here.world()), here)
 
 
 def test_a_mask_of_look_ups_visits_every_tile() -> None:
-    part = BlockSparsity().run(lowered_mask("attention a(seg: int[B, M]) { mask seg[b, i] == seg[b, j] }"), Tile(16, 16))
+    part = BlockSparsity().run(
+        lowered_mask("attention a(seg: int[B, M]) { mask seg[b, i] == seg[b, j] }"), Tile(16, 16)
+    )
     here = Numbers(20, 40, 0, 0, 0, 0, 0, 0)
     for tiling in tilings(part, np.ones((20, 40), bool), here):
         assert tiling.visited == Counter([0, 1, 2])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnc.driver import check, load_spec
+from attnc.frontend.format import format_text
 from attnc.reference import reference
 from tests.oracles.cases import Case, Drawn, cases, draw
 from tests.oracles.dense import Problem, attend, kept
@@ -38,8 +39,10 @@ def test_every_file_explains_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_is_free_of_warnings(name: str) -> None:
-    assert check(load_spec(f"std:{name}")).warnings == ()
+def test_every_file_is_formatted_and_free_of_warnings(name: str) -> None:
+    source = load_spec(f"std:{name}")
+    assert check(source).warnings == ()
+    assert format_text(source) == source.text
 
 
 def _gradients(loss: Tensor, drawn: Drawn) -> list[Tensor]:

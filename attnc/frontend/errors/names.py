@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attnc.diagnostics import Diagnostic, Label
-from attnc.frontend.errors.wording import clip, did_you_mean, listing
+from attnc.frontend.errors.wording import clip, did_you_mean, listing, with_article
 from attnc.source import Span
 
 
@@ -75,7 +75,7 @@ def import_cycle(chain: tuple[str, ...], span: Span) -> Diagnostic:
 
 def wrong_kind(name: str, found: tuple[str, ...], wanted: str, span: Span, help_: str | None = None) -> Diagnostic:
     """E208: a name that exists, as something that cannot stand here."""
-    title = f"`{name}` is a {' and a '.join(found)}, not {wanted}"
+    title = f"`{name}` is {' and '.join(map(with_article, found))}, not {wanted}"
     return Diagnostic("E208", title, Label(span), help=help_)
 
 

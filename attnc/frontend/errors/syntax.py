@@ -61,9 +61,9 @@ def bad_character(text: str, span: Span) -> Diagnostic:
 
 def foreign_operator(written: str, meant: str, span: Span) -> Diagnostic:
     """E105: an operator of another language whose meaning is clear."""
-    note = "power is `^`" if written == "**" else None
     title = f"`{written}` is not an operator of the language"
-    return Diagnostic("E105", title, Label(span), note=note, help=f"write `{meant}`")
+    help_ = "power is `^`" if written == "**" else f"write `{meant}`"
+    return Diagnostic("E105", title, Label(span), help=help_)
 
 
 def non_ascii_name(name: str, span: Span) -> Diagnostic:

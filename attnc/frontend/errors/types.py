@@ -99,12 +99,13 @@ def not_indexable(name: str, what: str, span: Span, help_: str | None = None) ->
 
 def index_count(tensor: str, shape: str, dims: int, given: int, span: Span) -> Diagnostic:
     """E308: index count."""
-    title = f"`{tensor}: {shape}` takes {plural(dims, 'index' if dims == 1 else 'indice')}"
+    count = "1 index" if dims == 1 else f"{dims} indices"
+    row = "with one index less, a real tensor gives its last dimension as a vector"
     return Diagnostic(
         "E308",
-        f"{title}, not {given}",
+        f"`{tensor}: {shape}` takes {count}, not {given}",
         Label(span),
-        note="one index less than dimensions reads a row of a real tensor as a vector",
+        note=row if given < dims else None,
     )
 
 
@@ -142,8 +143,8 @@ def negative_exponent(span: Span) -> Diagnostic:
 
 
 def not_constant(what: str, span: Span) -> Diagnostic:
-    """E313: not constant."""
-    return Diagnostic("E313", f"{what} must be a constant", Label(span), help="use literals only")
+    """E313: a constant expression without a value, such as log(0)."""
+    return Diagnostic("E313", f"{what} has no finite value", Label(span))
 
 
 def arithmetic(error: SpecError, span: Span) -> Diagnostic:
@@ -178,9 +179,20 @@ def bad_modifier(word: str, param: str, allowed: tuple[str, ...], misplaced: boo
     return Diagnostic("E316", title, Label(span), help=help_)
 
 
+def clashing_modifiers(param: str, span: Span) -> Diagnostic:
+    """E316: a modifier twice, or static and dynamic."""
+    title = f"parameter `{param}` has modifiers that do not go together"
+    return Diagnostic("E316", title, Label(span), help="a scalar is static unless it is `dynamic`")
+
+
 def bad_range(why: str, span: Span) -> Diagnostic:
     """E317: bad range."""
-    return Diagnostic("E317", f"bad range: {why}", Label(span), help="write `in [0, 32)`")
+    return Diagnostic(
+        "E317",
+        f"bad range: {why}",
+        Label(span),
+        help="a range is written `in [low, high)`; a round bracket leaves its end out",
+    )
 
 
 def range_not_here(param: str, span: Span) -> Diagnostic:

@@ -34,5 +34,10 @@ def clip(text: str, limit: int = 40) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
+def with_article(noun: str) -> str:
+    """`a mask`, `an attention`."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
 def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,124 @@
+"""What several verbs take: a spec, an attention of it, parameters, dtypes and sizes. Imports nothing slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from attnc.diagnostics import CallError
+
+if TYPE_CHECKING:
+    from attnc.driver import CheckedFile
+    from attnc.ir.module import AttentionModule
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Scalar = bool | int | float
+DTYPES = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A spec as given: its name and, when it came from standard input, its text."""
+
+    name: str
+    text: str | None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a line of output."""
+        return self.name.removeprefix("std:") if self.text is None else self.name
+
+    def check(self) -> CheckedFile:
+        """Load and check it; warnings go to stderr. Raises SpecError."""
+        from attnc.cli.output import show_diagnostics
+        from attnc.driver import check, load_spec
+
+        checked = check(load_spec(self.name, self.text))
+        show_diagnostics(checked.warnings)
+        return checked
+
+    def select(self, attention: str | None) -> AttentionModule:
+        """The attention before its parameters are given. Raises SpecError."""
+        from attnc.driver import select
+
+        return select(self.check(), attention)
+
+    def bind(self, attention: str | None, params: Mapping[str, Scalar]) -> AttentionModule:
+        """The attention with its static parameters. Raises SpecError."""
+        from attnc.frontend.bind import bind
+
+        return bind(self.select(attention), params)
+
+
+def read_spec(spec: str) -> Spec:
+    """The spec of an argument; `-` reads standard input. Raises CallError for what is no text."""
+    if spec != "-":
+        return Spec(spec, None)
+    try:
+        return Spec("<stdin>", click.get_binary_stream("stdin").read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CallError(f"<stdin>: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+class Parameter(click.ParamType):
+    """`name=value` with a bool, an int or a real."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Scalar]:
+        if isinstance(value, tuple):
+            return value  # pyright: ignore[reportUnknownVariableType]  # converted already
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip():
+            self.fail(f"expected name=value, got {value!r}", param, ctx)
+        found = _number(text.strip())
+        if found is None:
+            self.fail(f"{name.strip()}: expected true, false or a number, got {text.strip()!r}", param, ctx)
+        return name.strip(), found
+
+
+def _number(text: str) -> Scalar | None:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+class Target(click.ParamType):
+    """A GPU: `cuda:90`, `hip:gfx942`."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        import re
+
+        if re.fullmatch(r"cuda:\d{2,3}|hip:gfx9[0-9a-f]{2}", str(value)) is None:
+            self.fail(f"unknown target {value!r}; write cuda:80, cuda:90, cuda:100, hip:gfx942", param, ctx)
+        return str(value)
+
+
+spec_argument = click.argument("spec", type=click.Path(allow_dash=True))
+specs_argument = click.argument("specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(allow_dash=True))
+attention_option = click.option("--attention", metavar="NAME", help="Which attention, where a file holds several.")
+param_option = click.option(
+    "params", "--param", type=Parameter(), multiple=True, help="Value of a parameter: --param size=128. Repeatable."
+)
+dtype_option = click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
+target_option = click.option(
+    "--target", type=Target(), default="cuda:90", show_default=True, help="cuda:80, cuda:90, cuda:100, hip:gfx942."
+)
+head_dim_option = click.option("--head-dim", type=click.IntRange(1, 256), default=64, show_default=True, metavar="D")
+value_dim_option = click.option(
+    "--value-dim", type=click.IntRange(1, 256), metavar="DV", help="Features of v, when not those of q."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random data.")
+json_option = click.option("as_json", "--json", is_flag=True, help="Print JSON.")

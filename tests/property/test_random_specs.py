@@ -1,0 +1,42 @@
+"""Random specs: what the back ends compute is what the oracle says, under the rule for errors of `attnc.verify`."""
+
+from __future__ import annotations
+
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+import attnc
+from attnc.drawing import Case, draw
+from attnc.verify import compare
+from tests.property.specs import Spec, cases, specs
+
+MANY = settings(max_examples=3 * settings().max_examples)
+calls = specs().flatmap(lambda spec: st.tuples(st.just(spec), cases(spec)))
+tiles = st.sampled_from([(16, 16), (32, 16), (16, 32)])
+
+
+def check(spec: Spec, case: Case, backend: str, tile: tuple[int, int]) -> None:
+    """The output and every statistic of one call."""
+    op = attnc.compile(source=spec.text, backend=backend, tile=tile)
+    inputs = draw(op.module, case)
+    try:
+        out, aux = op(inputs.q, inputs.k, inputs.v, return_aux=True, **inputs.keywords)
+    except attnc.SpecError as error:
+        if {diagnostic.code for diagnostic in error.diagnostics} <= {"E401"}:
+            reject()  # it has a meaning but no kernel, and the message says so
+        raise
+    assert out.dtype == inputs.q.dtype
+    assert aux.keys() == {binding.name for binding in op.module.aux}
+    wrong = [result for result in compare(op, inputs, {"out": out, **aux}) if not result.passed]
+    assert not wrong, wrong
+
+
+@MANY
+@given(call=calls, tile=tiles)
+def test_the_torch_back_end_computes_random_specs(call: tuple[Spec, Case], tile: tuple[int, int]) -> None:
+    check(*call, "torch", tile)
+
+
+@given(call=calls, tile=tiles)
+def test_interpreted_kernels_compute_random_specs(call: tuple[Spec, Case], tile: tuple[int, int]) -> None:
+    check(*call, "interpret", tile)
