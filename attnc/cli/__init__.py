@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from attnc import __version__
-from attnc.cli.output import error, show_diagnostics
+from attnc.cli.output import error, show_diagnostics, warning
 from attnc.diagnostics import AttncError, AttncWarning, InternalError, SpecError
 
 VERBS = ("check", "fmt", "compile", "run", "verify", "explain", "list")
@@ -29,9 +29,11 @@ class Verbs(click.Group):
     """Finds a verb in its module, and turns errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
         if cmd_name not in VERBS:
             return None
         return import_module(f"attnc.cli.{cmd_name}").command
@@ -91,7 +93,7 @@ def _show_warning(
     """Those of attnc as one line; others come from libraries and are of no use to the user of a command."""
     del filename, lineno, file, line
     if issubclass(category, AttncWarning):
-        click.secho(f"warning: {message}", fg="yellow", err=True)
+        warning(str(message))
 
 
 @click.command(

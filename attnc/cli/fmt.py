@@ -10,12 +10,13 @@ from attnc.cli.files import write_whole
 from attnc.cli.output import plural, show_diagnostics
 from attnc.cli.specs import Spec, read_spec, specs_argument
 from attnc.diagnostics import CallError, InternalError, SpecError
+from attnc.source import SourceFile
 
 
 @click.command("fmt")
 @specs_argument
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a file would change, and name it.")
-@click.option("--diff", is_flag=True, help="Write nothing; show what would change, exit with 1 when there is something.")
+@click.option("--diff", is_flag=True, help="Write nothing; show what would change; exit with 1 when something would.")
 @click.pass_context
 def command(ctx: click.Context, specs: tuple[str, ...], check: bool, diff: bool) -> None:
     """Lay out specs in place; - formats standard input to standard output."""
@@ -34,7 +35,6 @@ def command(ctx: click.Context, specs: tuple[str, ...], check: bool, diff: bool)
 def _format(spec: Spec, *, check: bool, diff: bool) -> bool:
     """Format one spec and say whether that changes it."""
     from attnc.driver import load_spec
-    from attnc.source import SourceFile
 
     if spec.name.startswith("std:"):
         raise CallError(f"{spec.name}: the standard library is not yours to format; give a path")
@@ -53,7 +53,7 @@ def _format(spec: Spec, *, check: bool, diff: bool) -> bool:
     return changed and (spec.text is None or check or diff)
 
 
-def formatted(source: object) -> str:
+def formatted(source: SourceFile) -> str:
     """The text in canonical layout, of which it is sure that it says the same, comments included.
 
     Raises SpecError for a text that is not in the language.
@@ -61,9 +61,7 @@ def formatted(source: object) -> str:
     from attnc.frontend.format import format_text
     from attnc.frontend.lexer import lex
     from attnc.frontend.parser import parse
-    from attnc.source import SourceFile
 
-    assert isinstance(source, SourceFile)
     text = format_text(source)
     after = SourceFile(source.name, text)
     same_comments = [c.text.rstrip() for c in lex(source).comments] == [c.text.rstrip() for c in lex(after).comments]
@@ -72,12 +70,9 @@ def formatted(source: object) -> str:
     return text
 
 
-def _show_diff(before: object, after: str) -> None:
+def _show_diff(before: SourceFile, after: str) -> None:
     import difflib
 
-    from attnc.source import SourceFile
-
-    assert isinstance(before, SourceFile)
     lines = difflib.unified_diff(
         before.text.splitlines(), after.splitlines(), before.name, f"{before.name} (formatted)", lineterm=""
     )

@@ -24,6 +24,11 @@ def error(message: str) -> None:
         click.echo(rest, err=True)
 
 
+def warning(message: str) -> None:
+    """One message about what the user may want to know, to stderr."""
+    click.echo(click.style("warning", fg="yellow", bold=True) + f": {message}", err=True)
+
+
 def show_diagnostics(diagnostics: Iterable[Diagnostic], *, err: bool = True) -> None:
     """Diagnostics as text, each followed by a blank line."""
     for diagnostic in diagnostics:

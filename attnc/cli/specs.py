@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from attnc.driver import CheckedFile
     from attnc.ir.module import AttentionModule
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Scalar = bool | int | float
 DTYPES = ("fp32", "fp16", "bf16")
 
@@ -58,31 +58,26 @@ def read_spec(spec: str) -> Spec:
     if spec != "-":
         return Spec(spec, None)
     try:
-        return Spec("<stdin>", click.get_binary_stream("stdin").read().decode("utf-8-sig"))
+        return Spec("<stdin>", sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CallError(f"<stdin>: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-class Parameter(click.ParamType):
-    """`name=value` with a bool, an int or a real."""
-
-    name = "name=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Scalar]:
-        if isinstance(value, tuple):
-            return value  # pyright: ignore[reportUnknownVariableType]  # converted already
-        name, equals, text = str(value).partition("=")
-        if not equals or not name.strip():
-            self.fail(f"expected name=value, got {value!r}", param, ctx)
-        found = _number(text.strip())
-        if found is None:
-            self.fail(f"{name.strip()}: expected true, false or a number, got {text.strip()!r}", param, ctx)
-        return name.strip(), found
+def _parameters(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, Scalar], ...]:
+    return tuple(_parameter(value, ctx, param) for value in values)
 
 
-def _number(text: str) -> Scalar | None:
+def _parameter(value: str, ctx: click.Context, param: click.Parameter) -> tuple[str, Scalar]:
+    name, equals, text = (part.strip() for part in value.partition("="))
+    if not equals or not name:
+        raise click.BadParameter(f"expected name=value, got {value!r}", ctx, param)
+    found = _scalar(text)
+    if found is None:
+        raise click.BadParameter(f"{name}: expected true, false or a number, got {text!r}", ctx, param)
+    return name, found
+
+
+def _scalar(text: str) -> Scalar | None:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -93,28 +88,33 @@ def _number(text: str) -> Scalar | None:
     return None
 
 
-class Target(click.ParamType):
-    """A GPU: `cuda:90`, `hip:gfx942`."""
+def _target(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    import re
 
-    name = "target"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        import re
-
-        if re.fullmatch(r"cuda:\d{2,3}|hip:gfx9[0-9a-f]{2}", str(value)) is None:
-            self.fail(f"unknown target {value!r}; write cuda:80, cuda:90, cuda:100, hip:gfx942", param, ctx)
-        return str(value)
+    if re.fullmatch(r"cuda:\d{2,3}|hip:gfx9[0-9a-f]{2}", value) is None:
+        known = "cuda:80, cuda:90, cuda:100, hip:gfx942"
+        raise click.BadParameter(f"unknown target {value!r}; known are {known} and others of their form", ctx, param)
+    return value
 
 
 spec_argument = click.argument("spec", type=click.Path(allow_dash=True))
 specs_argument = click.argument("specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(allow_dash=True))
 attention_option = click.option("--attention", metavar="NAME", help="Which attention, where a file holds several.")
 param_option = click.option(
-    "params", "--param", type=Parameter(), multiple=True, help="Value of a parameter: --param size=128. Repeatable."
+    "params",
+    "--param",
+    multiple=True,
+    callback=_parameters,
+    metavar="NAME=VALUE",
+    help="Value of a parameter: --param size=128. Repeatable.",
 )
 dtype_option = click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
 target_option = click.option(
-    "--target", type=Target(), default="cuda:90", show_default=True, help="cuda:80, cuda:90, cuda:100, hip:gfx942."
+    "--target",
+    callback=_target,
+    default="cuda:90",
+    show_default=True,
+    help="cuda:80, cuda:90, cuda:100, hip:gfx942 or another of their form.",
 )
 head_dim_option = click.option("--head-dim", type=click.IntRange(1, 256), default=64, show_default=True, metavar="D")
 value_dim_option = click.option(

@@ -59,6 +59,7 @@ class _Attention:
         self.tokens: dict[str, Expr] = {}
         self.env = Env(self.names, declared.scope, LET, self.tokens)
         self.ok = True
+        self.named = {param.name.text: param.name for param in node.params}
         self.first: dict[str, Span] = {}
         self.read_at: dict[str, Span] = {}
         self.mask: Expr = TRUE
@@ -155,20 +156,15 @@ class _Attention:
     def _let(self, node: ast.Let) -> None:
         name = node.name.text
         check_free(self.el, self.env, node.name)
-        known = {param.name.text: param.name.span for param in self.node.params}
-        known |= {let.name.text: let.name.span for let in self._lets_before(node)}
-        if name in known:
-            self.el.report(name_errors.duplicate_name("name", name, node.name.span, known[name]), self.env)
+        first = self.named.setdefault(name, node.name)
+        if first is not node.name:
+            self.el.report(name_errors.duplicate_name("name", name, node.name.span, first.span), self.env)
             self.ok = False
             return
         found = self.el.expr(node.value, replace(self.env, place=LET))
         self.ok = self.ok and found is not None
         self.names[name] = Broken() if found is None else Local(found, node.span)
         self._note_reads(found, node.span)
-
-    def _lets_before(self, node: ast.Let) -> list[ast.Let]:
-        lets = [statement for statement in self.node.statements if isinstance(statement, ast.Let)]
-        return lets[: next(n for n, let in enumerate(lets) if let is node)]
 
     # -------------------------------------------------------------------------- maps of tokens
 

@@ -36,7 +36,8 @@ class Checker:
     # ----------------------------------------------------------------------------- expressions
 
     def expr(self, node: ast.Expr, env: Env) -> Expr | None:
-        self._count(node, env)
+        if env.used_at is not None:
+            self._count(env.used_at, env)
         if self._depth >= limits.EXPRESSION_DEPTH:
             self.report(errors.too_deep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
             return None
@@ -47,18 +48,18 @@ class Checker:
             self._depth -= 1
         return found if found is None or self._is_bounded(found, node, env) else None
 
-    def _count(self, node: ast.Expr, env: Env) -> None:
+    def _count(self, use: Span, env: Env) -> None:
         self._work += 1
-        if self._work > limits.CHECKED_NODES:
-            self.report(errors.too_many_nodes(env.used_at or node.span), env)
+        if self._work > limits.USED_NODES:
+            self.report(errors.too_many_uses(use), env)
             raise limits.Exhausted
 
     def _is_bounded(self, expr: Expr, node: ast.Expr, env: Env) -> bool:
-        measure = self._measures.of(expr)
-        if measure.nodes > limits.EXPRESSION_NODES:
+        nodes, depth, _ = self._measures.of(expr)
+        if nodes > limits.EXPRESSION_NODES:
             self.report(errors.too_many_nodes(node.span), env)
             return False
-        if measure.depth > limits.EXPRESSION_DEPTH:
+        if depth > limits.EXPRESSION_DEPTH:
             self.report(errors.too_deep("the expression is", limits.EXPRESSION_DEPTH, node.span), env)
             return False
         return True

@@ -7,8 +7,8 @@ BRACKET_DEPTH = 100
 EXPRESSION_DEPTH = 200
 #: Nodes of one expression after names are put in place, counted as a tree.
 EXPRESSION_NODES = 20_000
-#: Expressions looked at while checking one file, uses of names included.
-CHECKED_NODES = 60_000
+#: Expressions looked at inside of what a file uses, each use counted anew.
+USED_NODES = 20_000
 INT_BITS = 64
 LITERAL_CHARACTERS = 40
 IMPORTED_FILES = 64

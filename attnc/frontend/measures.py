@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnc.ir.expr import Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.traverse import children
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """`nodes` and `depth` as a tree; `reads` names the leaves.
 
     Indices and values stand for themselves (a grid coordinate for its position), sizes too; "[j]" is a
@@ -32,14 +31,18 @@ class Measures:
         known = self._known.get(id(expr))
         if known is not None:
             return known[1]
-        parts = [self.of(child) for child in children(expr)]
-        measure = Measure(
-            1 + sum(part.nodes for part in parts),
-            1 + max((part.depth for part in parts), default=0),
-            _reads_itself(expr).union(*(part.reads for part in parts)),
-        )
+        nodes, depth, reads = 1, 0, _reads_itself(expr)
+        for child in children(expr):
+            part = self.of(child)
+            nodes += part.nodes
+            depth = max(depth, part.depth)
+            reads = reads | part.reads if reads else part.reads
+        measure = Measure(nodes, depth + 1, reads)
         self._known[id(expr)] = (expr, measure)
         return measure
+
+
+_NONE = frozenset[str]()
 
 
 def _reads_itself(expr: Expr) -> frozenset[str]:
@@ -57,4 +60,4 @@ def _reads_itself(expr: Expr) -> frozenset[str]:
         case Reduce(axis=axis):
             return frozenset((f"[{axis}]",))
         case _:
-            return frozenset()
+            return _NONE

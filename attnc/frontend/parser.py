@@ -81,7 +81,7 @@ class _Parser:
         failed = found is None
         while found is None and chunk and len(self.diagnostics) <= limits.DIAGNOSTICS:
             chunk = _without_statement(chunk, self.rejected_at)
-            self.retry_tokens -= len(chunk)
+            self.retry_tokens -= self.rejected_at
             if not chunk or self.retry_tokens < 0:
                 return None
             found = self._attempt(chunk)
@@ -140,7 +140,8 @@ def _too_deep(declaration: ast.Declaration) -> Iterator[ast.Expr]:
         if depth > limits.EXPRESSION_DEPTH:
             yield expr
             return
-        stack.extend((child, depth + 1) for child in ast.children(expr))
+        own = len(expr.rest) if isinstance(expr, ast.Compare) else 1  # a chain becomes nested conjunctions
+        stack.extend((child, depth + own) for child in ast.children(expr))
 
 
 # ------------------------------------------------------------------------------------------- docs

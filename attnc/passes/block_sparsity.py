@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnc.ir.build import add, call, conj, sub, where
-from attnc.ir.expr import TRUE, Expr, Ref, Size, int_const
+from attnc.ir.dependence import pair_axes
+from attnc.ir.expr import TRUE, Call, Expr, Ref, Size, int_const
 from attnc.ir.plan import Part, Piece, Tile, Visit
+from attnc.ir.traverse import walk
 from attnc.ir.types import INT
 from attnc.passes.isl import isl
 from attnc.passes.isl_ast import Loops, NotClosedError, scan
@@ -27,6 +29,9 @@ from attnc.passes.positions import K_OFFSET
 
 #: More ranges than this are not short any more; a table would serve better.
 MAX_PIECES = 10
+#: A division adds a variable to the sets, a minimum or maximum splits them in two. Beyond this many (a division counts
+#: twice) the projection onto tiles exceeds its bound on every mask tried, so it is not started.
+MAX_COMPLEXITY = 4
 
 FIRST = Ref("i0", INT)
 LAST = Ref("i1", INT)
@@ -42,6 +47,8 @@ class BlockSparsity:
         """The visits of a lowered mask."""
         if mask == TRUE:
             return _dense(tile)
+        if _complexity(mask) > MAX_COMPLEXITY:
+            return _all_partial(tile, "the mask has too many divisions and cases to analyse: every tile is visited")
         try:
             return self._analyse(mask, tile)
         except isl.Error:
@@ -95,6 +102,14 @@ class _TileSets:
 
     def _tidy(self, tiles: Any) -> Any:
         return tiles.coalesce().gist_params(self.context).coalesce()
+
+
+def _complexity(mask: Expr) -> int:
+    """Distinct functions of positions that are not affine: divisions count twice, cases once."""
+    calls = {node for node in walk(mask) if isinstance(node, Call) and pair_axes(node)}
+    divisions = {call.args for call in calls if call.fn in ("floordiv", "mod")}
+    cases = {call for call in calls if call.fn in ("min", "max", "abs", "where") and call.type == INT}
+    return 2 * len(divisions) + len(cases)
 
 
 def _scan(tiles: Any, sets: _TileSets) -> Loops | None:

@@ -41,11 +41,12 @@ _IDENTITY: dict[str, Limit] = {"sum": "0", "max": "-inf", "min": "+inf"}
 class Cascade:
     """The lowered cascade. `empty` is the accumulator that is -inf exactly in rows without keys, where it matters.
 
-    `score` is the logit with n_keys replaced by its accumulator; `output` reads weighted accumulators (vectors); `aux`
-    are row values.
+    `score` and `maps` are the logit and the output maps with n_keys replaced by its accumulator; `output` reads
+    weighted accumulators (vectors); `aux` are row values.
     """
 
     score: Expr
+    maps: Expr
     sweeps: tuple[Sweep, ...]
     output: Expr
     aux: tuple[Binding, ...]
@@ -60,7 +61,7 @@ def lower_cascade(module: AttentionModule, score: Expr, value_dim: int) -> Casca
     """Lower the cascade of a bound module whose logit is `score`. Raises SpecError for what has no kernel yet."""
     score_sweep = 1 if any(node == N_KEYS for node in walk(score)) else 0
     lowering = _Lowering(value_dim, score_sweep)
-    score = lowering.rows(score)
+    score, maps = lowering.rows(score), lowering.rows(module.output)
     bindings = {binding.name: binding.expr for binding in module.cascade}
     weight = lowering.rows(_inline(bindings["w"], bindings))
     output = lowering.sum(weight, weighted=True)
@@ -71,7 +72,7 @@ def lower_cascade(module: AttentionModule, score: Expr, value_dim: int) -> Casca
     empty = lowering.emptiness(output, aux)
     sweeps = lowering.sweeps()
     aux = tuple(replace(b, expr=_guard_aux(b.expr, lowering, empty)) for b in aux)
-    return Cascade(score, sweeps, output, aux, empty)
+    return Cascade(score, maps, sweeps, output, aux, empty)
 
 
 def _inline(expr: Expr, bindings: dict[str, Expr]) -> Expr:
@@ -111,9 +112,9 @@ class _Lowering:
     def rows(self, expr: Expr) -> Expr:
         """`expr` with every reduction over the keys replaced by a row expression over accumulators."""
         if expr == N_KEYS:
-            return call("int", self._accumulate("sum", real_const(1.0)), type=INT)
+            return call("int", self._count(expr), type=INT)
         if isinstance(expr, Call) and expr.fn == "real" and expr.args[0] == N_KEYS:
-            return self._accumulate("sum", real_const(1.0))
+            return self._count(expr.args[0])
         if not isinstance(expr, Reduce) or expr.axis == "d":
             return map_children(expr, self.rows)
         if expr.axis == "i":
@@ -121,6 +122,11 @@ class _Lowering:
         if expr.group is not None:
             fail(NotLowerable("a reduction inside groups of keys", expr.span, "reduce over all keys, `[j]`"))
         return self._reduce(expr, self.rows(expr.body))
+
+    def _count(self, read: Expr) -> Expr:
+        """The number of keys as a real, which remembers where the text reads it."""
+        found = self._accumulate("sum", real_const(1.0))
+        return replace(found, span=read.span) if isinstance(found, Ref) else found
 
     def _reduce(self, node: Reduce, body: Expr) -> Expr:
         if node.op == "count":

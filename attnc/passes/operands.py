@@ -16,7 +16,7 @@ from typing import Literal
 from attnc.ir.dependence import Axes, axes, pair_axes
 from attnc.ir.expr import Call, Const, Expr, Index, Lookup, Reduce, Ref, Value
 from attnc.ir.plan import Derived, DotTerm, PairDot
-from attnc.ir.traverse import map_children
+from attnc.ir.traverse import map_children, walk
 from attnc.ir.types import REAL, VectorType
 from attnc.passes.errors import NotLowerable, fail
 
@@ -90,6 +90,9 @@ class Operands:
         return Lookup(stored.name, (Index("b"), head, _INDEX[side]), REAL, expr.span)
 
     def _store(self, expr: Expr, side: Side) -> Derived:
+        for node in walk(expr):
+            if isinstance(node, Ref):  # stored before the first sweep, so statistics do not exist yet
+                fail(NotLowerable("`n_keys` in a token map or inside `dot`", node.span, "multiply the score by it"))
         for known in self.derived:
             if (known.expr, known.side) == (expr, side):
                 return known

@@ -78,7 +78,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
         log2_score=folded.log2_score,
         sweeps=sweeps,
         empty=folded.empty,
-        output=fold(_output(lowered.output, replace(cascade, output=folded.output), options.value_dim)),
+        output=fold(_output(replace(cascade, output=folded.output), options.value_dim)),
         aux=tuple(replace(binding, expr=fold(binding.expr)) for binding in folded.aux),
         facts=_facts(part),
     )
@@ -110,12 +110,12 @@ def _name_sweep(sweep: Sweep, operands: Operands) -> Sweep:
     return replace(sweep, accumulators=tuple(map(accumulator, sweep.accumulators)))
 
 
-def _output(mapped: Expr, cascade: Cascade, value_dim: int) -> Expr:
+def _output(cascade: Cascade, value_dim: int) -> Expr:
     """The output maps applied to the row's weighted sum, which is 0 in a row without keys."""
     row = cascade.output
     if cascade.empty is not None:
         row = where(is_empty(cascade.empty), real_const(0.0), row)
-    return substitute(mapped, {Value("o", VectorType(int_const(value_dim))): row})
+    return substitute(cascade.maps, {Value("o", VectorType(int_const(value_dim))): row})
 
 
 def _sparsity(mask: Expr, options: PlanOptions) -> Part:

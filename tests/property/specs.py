@@ -77,27 +77,25 @@ _products = st.sampled_from(
         "sum[d](q * k) * scale",
     ]
 )
-_extras = st.sampled_from(
-    [
-        "dot(u[h], k) * scale",
-        "dot(q, u[h]) * scale",
-        "dot(u[h], e[j]) * scale",
-        "dot(q, e[j]) * scale",
-        "-slope[h] * abs(i - j)",
-        "slope[h] * (i - j) / 8",
-        "rel[h, " + _CLIPPED + "]",
-        "bias_k[b, j]",
-        "bias_qk[b, h, i, j]",
-        "short[bucket[i]]",
-        "real(bucket[i] - 3) / (1 + abs(j))",
-        f"dot(q, r[h, {_NEAR}]) * scale",
-        f"dot(k, r[h, {_NEAR}]) * scale",
-        f"dot(r[h, {_NEAR}], u[h]) / 4",
-        "dot(rope(q, i - j, theta: 100), k) * scale",
-        "max[d](k) / 4",
-        "0.1 * sum[d](q)",
-    ]
-)
+_EXTRAS = [
+    "dot(u[h], k) * scale",
+    "dot(q, u[h]) * scale",
+    "dot(u[h], e[j]) * scale",
+    "dot(q, e[j]) * scale",
+    "-slope[h] * abs(i - j)",
+    "slope[h] * (i - j) / 8",
+    "rel[h, " + _CLIPPED + "]",
+    "bias_k[b, j]",
+    "bias_qk[b, h, i, j]",
+    "short[bucket[i]]",
+    "real(bucket[i] - 3) / (1 + abs(j))",
+    f"dot(q, r[h, {_NEAR}]) * scale",
+    f"dot(k, r[h, {_NEAR}]) * scale",
+    f"dot(r[h, {_NEAR}], u[h]) / 4",
+    "dot(rope(q, i - j, theta: 100), k) * scale",
+    "max[d](k) / 4",
+    "0.1 * sum[d](q)",
+]
 _around = st.sampled_from(
     [
         "cap * tanh({} / cap)",
@@ -121,9 +119,10 @@ _around = st.sampled_from(
 
 
 @st.composite
-def scores(draw: st.DrawFn) -> str:
-    """A real per pair: inner products, biases, functions of them."""
-    text = " + ".join([draw(_products), *draw(st.lists(_extras, max_size=2))])
+def scores(draw: st.DrawFn, *, longer: bool) -> str:
+    """A real per pair: inner products, biases, functions of them. `longer`: q and k are not of length D any more."""
+    extras = [term for term in _EXTRAS if not (longer and re.search(r"\b(u|e|r)\b", term))]
+    text = " + ".join([draw(_products), *draw(st.lists(st.sampled_from(extras), max_size=2))])
     for around in draw(st.lists(_around, max_size=2)):
         text = around.replace("{}", f"({text})") if len(text) < 300 else text
     return text
@@ -147,7 +146,7 @@ _softmaxes = st.sampled_from(
 )
 _sinks = st.sampled_from(
     [
-        "m = max(max[j](s), sink[h]); p = exp(s - m); z = sum[j](p) + exp(sink[h] - m); w = p / z; aux lse = m + log(z)",
+        "m = max(max[j](s), sink[h]); p = exp(s - m); z = sum[j](p) + exp(sink[h] - m); w = p / z; aux l = m + log(z)",
         "m = max(max[j](s), 0); p = exp(s - m); w = p / (sum[j](p) + exp(-m))",
         "m = max[j](s); p = exp(s - m); w = p / (1 + sum[j](p))",
     ]
@@ -181,11 +180,10 @@ _linear = st.sampled_from(
 )
 _two_sweeps = st.sampled_from(
     [
-        "a = softplus(s); n = a / sum[j](a); x = relu(n_keys * n - 0.5); m = max[j](x); y = (x / m) ^ 3; "
-        "w = where(m > 0, y / sum[j](y), n)",
+        "a = softplus(s); n = a / sum[j](a); x = relu(n_keys * n - 0.5); y = (x / max[j](x)) ^ 3; w = y / sum[j](y)",
         "m = max[j](s); p = exp(s - m); n = p / sum[j](p); y = n ^ 2; w = y / sum[j](y)",
         "c = s - mean[j](s); z = c / sqrt(mean[j](c * c) + 1); m = max[j](z); p = exp(z - m); w = p / sum[j](p)",
-        "m = max[j](s); p = exp(s - m); n = p / sum[j](p); y = exp(3 * n); w = y / sum[j](y); aux lse = m + log(sum[j](p))",
+        "m = max[j](s); p = exp(s - m); n = p / sum[j](p); y = exp(3 * n); w = y / sum[j](y); aux z = sum[j](p)",
         "a = sigmoid(s); z = sum[j](a); w = tanh(a / z) + a / (1 + z)",
     ]
 )  # fmt: skip
@@ -219,6 +217,7 @@ _plain_masks = st.sampled_from(
     ]
 )
 _all_masks = st.one_of(_plain_masks, _plain_masks, affine_masks.map(str), masks.map(str))
+_LONGER = "q = concat(q, x[b, h, i]); k = concat(k, y[b, hk, j])"
 _token_maps = st.lists(
     st.sampled_from(
         [
@@ -230,7 +229,6 @@ _token_maps = st.lists(
             "q = q + u[h]",
             "k = k * uk[hk]",
             "k = k + e[j]",
-            "q = concat(q, x[b, h, i]); k = concat(k, y[b, hk, j])",
             "q = elu(q) + 1; k = elu(k) + 1",
         ]
     ),
@@ -258,9 +256,9 @@ _outputs = st.sampled_from(
 def specs(draw: st.DrawFn) -> Spec:
     """A file with a normalizer and an attention."""
     cascade = draw(cascades)
-    fields = draw(_token_maps)
+    fields = draw(st.one_of(_token_maps, st.just([_LONGER])))
     value = draw(_value_maps)
-    score, mask, output = draw(scores()), draw(_all_masks), draw(_outputs)
+    score, mask, output = draw(scores(longer=_LONGER in fields)), draw(_all_masks), draw(_outputs)
     lines = [*fields, value, f"score {score}", f"mask {mask}" if mask else "", _normalizer_use(cascade), output]
     body = "".join(f"  {line}\n" for line in "; ".join(filter(None, lines)).split("; "))
     return Spec(f"{_normalizer(cascade)}\nattention a({_header(body)}) {{\n{_grid(body)}{body}}}\n")

@@ -18,12 +18,18 @@ LONG: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method of attnc/ and where it stands."""
+    """A function or method of attnc/ and where it stands. `bases` are those of a method's class."""
 
     name: str
     node: ast.FunctionDef | ast.AsyncFunctionDef
     public: bool
-    method: bool
+    bases: list[ast.expr] | None
+
+    def is_said_elsewhere(self, said: set[str]) -> bool:
+        """Whether a protocol of attnc documents this method, or the library whose class it derives from."""
+        if self.bases is None:
+            return False
+        return self.node.name in said or any(isinstance(base, ast.Attribute) for base in self.bases)
 
     @property
     def statements(self) -> list[ast.stmt]:
@@ -43,19 +49,19 @@ class Function:
 def _functions(path: Path) -> Iterator[Function]:
     file = path.relative_to(PACKAGE).as_posix()
 
-    def visit(node: ast.AST, prefix: str, public: bool, method: bool) -> Iterator[Function]:
+    def visit(node: ast.AST, prefix: str, public: bool, bases: list[ast.expr] | None) -> Iterator[Function]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 shown = public and not child.name.startswith("_")
-                yield Function(f"{file}:{prefix}{child.name}", child, shown, method)
-                yield from visit(child, f"{prefix}{child.name}.", public=False, method=False)
+                yield Function(f"{file}:{prefix}{child.name}", child, shown, bases)
+                yield from visit(child, f"{prefix}{child.name}.", public=False, bases=None)
             elif isinstance(child, ast.ClassDef):
                 shown = public and not child.name.startswith("_")
-                yield from visit(child, f"{prefix}{child.name}.", public=shown, method=True)
+                yield from visit(child, f"{prefix}{child.name}.", public=shown, bases=child.bases)
             else:
-                yield from visit(child, prefix, public, method)
+                yield from visit(child, prefix, public, bases)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), "", public=True, method=False)
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), "", public=True, bases=None)
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -79,15 +85,12 @@ def test_files_are_short() -> None:
 
 
 def test_public_functions_say_what_they_do() -> None:
-    """Except where that is said already: by the one statement of a short function, or by the protocol of a method."""
-    said = {f.node.name for f in FUNCTIONS if f.method and ast.get_docstring(f.node)}
+    """Except where that is said already: by the one statement of a short function, or by what a method implements."""
+    said = {f.node.name for f in FUNCTIONS if f.bases is not None and ast.get_docstring(f.node)}
     silent = [
         f.name
         for f in FUNCTIONS
-        if f.public
-        and len(f.statements) > 1
-        and not ast.get_docstring(f.node)
-        and not (f.method and f.node.name in said)
+        if f.public and len(f.statements) > 1 and not ast.get_docstring(f.node) and not f.is_said_elsewhere(said)
     ]
     assert not silent, f"no docstring: {silent}"
 

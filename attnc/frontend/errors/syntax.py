@@ -114,6 +114,17 @@ def too_many_nodes(span: Span) -> Diagnostic:
     )
 
 
+def too_many_uses(span: Span) -> Diagnostic:
+    """E110: the uses of one file, all together, explode."""
+    return Diagnostic(
+        "E110",
+        f"what this file uses amounts to more than {limits.USED_NODES} operations",
+        Label(span, "reached here"),
+        note="every use of a `def`, `mask`, `bias`, `score` or `feature` stands for its whole text",
+        help="give what is used repeatedly a name with `let`, or split the file",
+    )
+
+
 def too_many_errors(span: Span) -> Diagnostic:
     """E111: too many errors."""
     return Diagnostic("E111", f"more than {limits.DIAGNOSTICS} errors; the rest is not shown", Label(span))

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Names beyond these are not compared: a hostile text may hold thousands.
+_NEAR_LENGTH, _NEAR_CANDIDATES = 40, 300
+
 
 def near(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was most likely meant to be."""
-    candidates = sorted(set(known) - {name})
-    lowered = {candidate.lower(): candidate for candidate in reversed(candidates)}
-    found = get_close_matches(name[:64].lower(), lowered, n=1, cutoff=0.7)
+    if len(name) > _NEAR_LENGTH:
+        return None
+    candidates = sorted({word for word in known if word != name and abs(len(word) - len(name)) <= 3})
+    lowered = {candidate.lower(): candidate for candidate in reversed(candidates[:_NEAR_CANDIDATES])}
+    found = get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
     return lowered[found[0]] if found else None
 
 

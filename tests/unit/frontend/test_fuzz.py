@@ -18,7 +18,24 @@ from attnc.source import SourceFile
 ROOT = Path(__file__).parents[3]
 SPECS = [*sorted((ROOT / "stdlib").glob("*.attn")), *sorted((ROOT / "tests/golden/errors").glob("*.attn"))]
 WORDS = [*KEYWORDS, *OPERATORS, *FOREIGN, *BUILTINS, *"b h hk i j B H M N D q k v s o w scale 0 1 2.5".split()]
-WORDS += ["int", "real", "learned", "dynamic", "softmax", "causal", "#", "##", "\n", "\n", ";", '"', "x", "y", "at", "by"]
+WORDS += [
+    "int",
+    "real",
+    "learned",
+    "dynamic",
+    "softmax",
+    "causal",
+    "#",
+    "##",
+    "\n",
+    "\n",
+    ";",
+    '"',
+    "x",
+    "y",
+    "at",
+    "by",
+]
 
 
 def _check(text: str) -> None:

@@ -1,0 +1,57 @@
+"""`attnc explain`: tiles, operations, bytes and passes of a plan for given sizes."""
+
+from __future__ import annotations
+
+import click
+
+from attnc.cli.output import print_json
+from attnc.cli.specs import (
+    Scalar,
+    attention_option,
+    dtype_option,
+    head_dim_option,
+    json_option,
+    param_option,
+    read_spec,
+    spec_argument,
+    target_option,
+    value_dim_option,
+)
+
+ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+@click.command("explain")
+@spec_argument
+@click.option("--n", type=click.IntRange(0), required=True, metavar="N", help="Queries.")
+@click.option("--m", type=click.IntRange(0), metavar="M", help="Keys; as many as queries when not given.")
+@target_option
+@attention_option
+@param_option
+@head_dim_option
+@value_dim_option
+@dtype_option
+@json_option
+def command(
+    spec: str,
+    n: int,
+    m: int | None,
+    target: str,
+    attention: str | None,
+    params: tuple[tuple[str, Scalar], ...],
+    head_dim: int,
+    value_dim: int | None,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Say what a plan does: key tiles kept, partial and full, FLOPs, bytes, roofline, passes over the keys, and why."""
+    from attnc.explain import explain
+    from attnc.passes.pipeline import PlanOptions, make_plan
+
+    module = read_spec(spec).bind(attention, dict(params))
+    plan = make_plan(module, PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype]))
+    report = explain(plan, n, n if m is None else m, target)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(str(report))

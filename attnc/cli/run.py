@@ -1,0 +1,199 @@
+"""`attnc run`: one call on random data, compared with the oracle and timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnc.cli.output import table
+from attnc.cli.specs import (
+    Scalar,
+    attention_option,
+    dtype_option,
+    param_option,
+    read_spec,
+    seed_option,
+    spec_argument,
+)
+from attnc.diagnostics import CallError
+
+if TYPE_CHECKING:
+    from attnc.drawing import Case, Inputs
+    from attnc.ir.module import AttentionModule
+    from attnc.ops import Op
+
+BACKENDS = ("auto", "triton", "interpret", "cpp", "torch")
+#: Bytes that the dense oracle may take: some 64 for each pair of a query and a key.
+_ORACLE_BYTES = 8 << 30
+_ROUNDS = 5
+_ROUNDS_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A result with the seconds that the first call and the median of the others took."""
+
+    results: dict[str, Any]
+    first: float
+    median: float | None
+
+
+def _shape(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) != 4 or any(size < 0 for size in sizes):
+        raise click.BadParameter(f"expected four sizes B,H,N,D such as 1,8,1024,64, got {value!r}", ctx, param)
+    return sizes
+
+
+@click.command("run")
+@spec_argument
+@click.option("--shape", required=True, callback=_shape, metavar="B,H,N,D", help="Shape of q.")
+@click.option("--kv-heads", type=click.IntRange(1), metavar="HK", help="Heads of k and v, when not those of q.")
+@click.option("--keys", type=click.IntRange(0), metavar="M", help="Keys, when not as many as queries.")
+@click.option("--value-dim", type=click.IntRange(1), metavar="DV", help="Features of v, when not those of q.")
+@dtype_option
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
+@param_option
+@attention_option
+@seed_option
+@click.option("--no-oracle", is_flag=True, help="Do not compare: the oracle needs memory for every pair.")
+@click.pass_context
+def command(ctx: click.Context, spec: str, backend: str, no_oracle: bool, **options: Any) -> None:
+    """Run an attention on random data; print time, largest error and allowed error.
+
+    --param takes static and dynamic parameters. The allowed error is twice that of the plain evaluation of the same
+    formula in the same dtype, plus two units in the last place; exits with 1 when the error is larger.
+    """
+    module = read_spec(spec).select(options["attention"])
+    op, inputs = _prepare(module, backend, **options)
+    if not no_oracle:
+        _refuse_too_large(inputs)
+    measured = _measure(op, inputs)
+    click.echo(_title(op, inputs, options["seed"]))
+    again = "" if measured.median is None else f", then {_seconds(measured.median)}"
+    click.echo(f"  first call {_seconds(measured.first)}{again}")
+    if no_oracle:
+        return
+    from attnc.verify import compare
+
+    comparisons = compare(op, inputs, measured.results)
+    rows: list[tuple[object, ...]] = [("", "largest error", "allowed", "")]
+    rows += [(c.name, f"{c.error:.3g}", f"{c.allowed:.3g}", "ok" if c.passed else "TOO LARGE") for c in comparisons]
+    click.echo("\n".join(f"  {line}" for line in table(rows, right=(1, 2)).splitlines()))
+    ctx.exit(0 if all(comparison.passed for comparison in comparisons) else 1)
+
+
+def _prepare(module: AttentionModule, backend: str, **options: Any) -> tuple[Op, Inputs]:
+    import torch
+
+    from attnc.drawing import UndrawableError, draw
+    from attnc.frontend.bind import bind
+    from attnc.ops import Op
+
+    if backend == "cpp":
+        raise CallError('--backend: the C++ back end does not exist yet; use "torch" on a CPU')
+    given = dict(options["params"])
+    dynamic = {p.name for p in module.scalars if p.dynamic}
+    op = Op(bind(module, {name: value for name, value in given.items() if name not in dynamic}), backend, None)  # type: ignore[arg-type]
+    case = _case(op.module, {name: value for name, value in given.items() if name in dynamic}, **options)
+    try:
+        inputs = draw(op.module, case)
+    except UndrawableError as error:
+        raise CallError(str(error)) from None
+    on_gpu = backend == "triton" or (backend == "auto" and torch.cuda.is_available())
+    if on_gpu and not torch.cuda.is_available():
+        raise CallError('--backend: "triton" needs a GPU; "interpret" runs the same kernels without one')
+    return op, inputs.to("cuda") if on_gpu else inputs
+
+
+def _case(
+    module: AttentionModule,
+    dynamic: dict[str, Scalar],
+    *,
+    shape: tuple[int, ...],
+    kv_heads: int | None,
+    keys: int | None,
+    value_dim: int | None,
+    dtype: Any,
+    seed: int,
+    **_: object,
+) -> Case:
+    from attnc.drawing import Case
+
+    batch, heads, queries, head_dim = shape
+    keys = queries if keys is None else keys
+    return Case(
+        dtype=dtype,
+        batch=batch,
+        heads=heads,
+        key_heads=kv_heads or heads,
+        queries=queries,
+        keys=keys,
+        head_dim=head_dim,
+        value_dim=value_dim or head_dim,
+        dynamic=_dynamic(module, dynamic),
+        seed=seed,
+    )
+
+
+def _dynamic(module: AttentionModule, given: dict[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """Every dynamic parameter with its value. Raises CallError for one that has none."""
+    from attnc.ir.expr import Const
+
+    values: list[tuple[str, Scalar]] = []
+    for param in module.scalars:
+        if param.name in given:
+            values.append((param.name, given[param.name]))
+        elif isinstance(param.default, Const):
+            values.append((param.name, param.default.value))
+        else:
+            raise CallError(f"`{module.name}` needs a value for `{param.name}`: --param {param.name}=...")
+    return tuple(values)
+
+
+def _refuse_too_large(inputs: Inputs) -> None:
+    batch, heads, queries, _ = inputs.q.shape
+    needed = 64 * batch * heads * queries * inputs.k.shape[2]
+    if needed > _ORACLE_BYTES:
+        raise CallError(
+            f"the oracle would need some {needed / 2**30:.0f} GiB for {queries} x {inputs.k.shape[2]} pairs in "
+            f"{batch * heads} heads: take fewer tokens or heads, or --no-oracle to run without comparing"
+        )
+
+
+def _measure(op: Op, inputs: Inputs) -> Measured:
+    from statistics import median
+    from time import perf_counter
+
+    import torch
+
+    def call() -> tuple[float, Any, Any]:
+        start = perf_counter()
+        with torch.no_grad():
+            out, aux = op(inputs.q, inputs.k, inputs.v, return_aux=True, **inputs.keywords)
+        if inputs.q.is_cuda:
+            torch.cuda.synchronize()
+        return perf_counter() - start, out, aux
+
+    first, out, aux = call()
+    times: list[float] = []
+    while len(times) < _ROUNDS and first + sum(times) < _ROUNDS_SECONDS:
+        times.append(call()[0])
+    return Measured({"out": out, **aux}, first, median(times) if times else None)
+
+
+def _seconds(time: float) -> str:
+    return f"{time:.2f} s" if time >= 1 else f"{1e3 * time:.2f} ms" if time >= 1e-3 else f"{1e6 * time:.0f} us"
+
+
+def _title(op: Op, inputs: Inputs, seed: int) -> str:
+    batch, heads, queries, head_dim = inputs.q.shape
+    key_heads, keys, value_dim = inputs.v.shape[1:]
+    dtype = str(inputs.q.dtype).removeprefix("torch.")
+    sizes = f"B {batch}, H {heads}, Hk {key_heads}, N {queries}, M {keys}, D {head_dim}, Dv {value_dim}"
+    return f"{op.module.name}: {sizes}, {dtype} on {inputs.q.device}, back end {op.backend}, seed {seed}"
