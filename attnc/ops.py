@@ -96,7 +96,8 @@ class Op:
         self._plans: dict[PlanOptions, KernelPlan] = {}
         self._modules: dict[tuple[PlanOptions, Variant], TritonModule] = {}
         self._runners: dict[str, Any] = {}
-        self._last: tuple[PlanOptions, Variant] = (self._options(64, 64, 4, "interpret"), Variant())
+        self._planned = self._options(64, 64, 2, "triton")
+        self._emitted: tuple[PlanOptions, Variant] = (self._planned, Variant())
 
     def __repr__(self) -> str:
         return f"<attnc op {self.module.name}, backend {self.backend}>"
@@ -147,13 +148,13 @@ class Op:
 
     @property
     def plan(self) -> KernelPlan:
-        """The plan of the last call (before any: of float32 and head dimension 64)."""
-        return self._plan(self._last[0])
+        """The plan of the last call (before any: of 16-bit inputs with head dimension 64 on a GPU)."""
+        return self._plan(self._planned)
 
     @property
     def source(self) -> str:
-        """The Triton module of the last call (before any: of float32 and head dimension 64)."""
-        return self._module(*self._last).source
+        """The Triton module of the last call that ran one (before any: for 16-bit inputs with head dimension 64)."""
+        return self._module(*self._emitted).source
 
     def explain(self, n: int = 4096, m: int | None = None, *, target: str = "cuda:90") -> Report:
         """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given)."""
@@ -165,7 +166,7 @@ class Op:
         backend = self._choose(call)
         options = self._options(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), backend)
         if backend == "torch":
-            self._last = (options, self._last[1])
+            self._planned = options
             return run_torch(self._plan(options), call)
         _refuse_gradients(call)
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
@@ -173,7 +174,7 @@ class Op:
         if call.q.dtype == torch.float64:
             refuse(f'q: float64 runs on backend="torch" only, not on "{backend}"')
         variant = _variant(call)
-        self._last = (options, variant)
+        self._planned, self._emitted = options, (options, variant)
         module = self._module(options, variant)
         return run_module(module, call, self._runner(module, backend))
 

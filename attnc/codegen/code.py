@@ -29,10 +29,14 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Where on the feature axis a vector is read: the text of the index, with axis d or (inside a loop) without."""
+    """Where on the feature axis a vector is read: the text of the index, with axis d or (in a loop over d) without.
+
+    `inner`: the index exists only in the inner block.
+    """
 
     text: str
     axes: str = "d"
+    inner: bool = False
 
 
 @dataclass(frozen=True, slots=True)

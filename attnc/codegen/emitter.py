@@ -39,6 +39,8 @@ class Emitter:
         self.outer = Block()
         self.inner: Block | None = None
         self.pieces = Block()
+        #: The feature axis of the kernel, padded to a power of two.
+        self.whole = Feature("d")
         self.helpers: set[str] = set()
         self.tensors_used: set[str] = set()
         self.scalars_used: set[str] = set()
@@ -168,6 +170,8 @@ class Emitter:
         wide = operand == "int" and (self._wide or any(arg.wide for arg in args) or not self._fits(expr))
         texts = [self.broadcast(self._converted(arg, operand, wide=wide), target) for arg in args]
         if expr.fn == "real":
+            if is_number(args[0].text):
+                return Code(_as_real(args[0]), kind="real")
             texts = [self.broadcast(args[0], target)]
         text = self._division(expr, texts) or TRITON[expr.fn].format(*texts)
         self._need(text)

@@ -10,7 +10,6 @@ from attnc.codegen.emitter import Emitter
 from attnc.codegen.loops import piece_lines
 from attnc.codegen.place import make_emitter, place_args, place_lines, tensor_args, tensor_codes, used_args
 from attnc.codegen.token_map import describe
-from attnc.codegen.vectors import WHOLE
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Ref, Value
 from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Part, Sweep, Visit
@@ -228,7 +227,7 @@ class _AttentionKernel:
         assert emitter.inner is not None
         emitter.line(f"{pair.name} = tl.zeros([{tile.rows}, {tile.keys}], tl.float32)")
         outer, emitter.inner = emitter.inner, Block(memo=dict(emitter.inner.memo))
-        here = Feature("f", "")
+        here = Feature("f", "", inner=True)
         x = emitter.emit(pair.left, here)
         y = emitter.emit(pair.right, here)
         product = f"{emitter.broadcast(x, 'ij')} * {emitter.broadcast(y, 'ij')}"
@@ -309,7 +308,8 @@ class _AttentionKernel:
         dim = self._plan.value_dim
         start = "q_start + " if self._variant.packed else ""
         emitter.line(f"d = tl.arange(0, {padded(dim)})")
-        output = emitter.emit(self._plan.output, WHOLE)
+        emitter.whole = Feature("d", inner=True)
+        output = emitter.emit(self._plan.output, emitter.whole)
         inside = "row_ok[:, None]" if padded(dim) == dim else f"row_ok[:, None] & (d < {dim})[None, :]"
         emitter.line(f"stored = ({start}row).to(tl.int64)")
         emitter.line(

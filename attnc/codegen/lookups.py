@@ -29,7 +29,7 @@ def emit_load(emitter: Emitter, load: Load) -> Code:
     codes = [_row(emitter, info, axis, index) for axis, index in enumerate(load.indices)]
     inner = any(code.inner for code in codes)
     if load.feature is not None:
-        inner = inner or not load.feature.axes
+        inner = inner or load.feature.inner
         codes.append(Code(load.feature.text, load.feature.axes))
     target = union(code.axes for code in codes)
     terms = (

@@ -6,7 +6,7 @@ from attnc.codegen.code import Code
 from attnc.codegen.context import KernelText, Variant
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.place import is_vector, make_emitter, place_args, place_lines, tensor_args, used_args
-from attnc.codegen.vectors import WHOLE, length
+from attnc.codegen.vectors import length
 from attnc.ir.expr import Call, Expr, Value
 from attnc.ir.plan import Derived, KernelPlan
 from attnc.ir.traverse import walk
@@ -34,7 +34,7 @@ def token_map(plan: KernelPlan, derived: Derived, variant: Variant) -> tuple[Ker
     width = block_width(derived.expr)
     if width:
         emitter.line(f"d = tl.arange(0, {width})")
-    code = emitter.emit(derived.expr, WHOLE if width else None)
+    code = emitter.emit(derived.expr, emitter.whole if width else None)
     emitter.outer.lines += _store(emitter, derived, code, heads, row, axis, variant)
     kernel = KernelText(
         kind="token_map",

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from attnc.codegen.emitter import Emitter
 
 
-#: The feature axis of the kernel, padded to a power of two.
-WHOLE = Feature("d")
-
-
 def length(vector: Expr) -> int:
     """The number of features, which a plan knows."""
     if isinstance(vector.type, VectorType) and isinstance(vector.type.dim, Const):
@@ -43,7 +39,7 @@ def emit_vector(emitter: Emitter, expr: Call, feature: Feature) -> Code:
 def emit_feature_reduction(emitter: Emitter, expr: Reduce) -> Code:
     """sum[d], max[d], ... over the whole feature axis."""
     dim = length(expr.body)
-    body = emitter.emit(expr.body, WHOLE)
+    body = emitter.emit(expr.body, emitter.whole)
     outside = {"sum": "0.0", "mean": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
     if expr.op == "count":
         return Code(str(dim))
@@ -82,8 +78,8 @@ def _concat(emitter: Emitter, expr: Call, feature: Feature) -> Code:
 
 def _at(emitter: Emitter, text: str, feature: Feature) -> Feature:
     """A named feature index; inside a loop over features it belongs to the loop."""
-    named = emitter.fresh(Code(text, feature.axes, "int", inner=not feature.axes))
-    return Feature(named.text, feature.axes)
+    named = emitter.fresh(Code(text, feature.axes, "int", inner=feature.inner))
+    return Feature(named.text, feature.axes, feature.inner)
 
 
 def _rope(emitter: Emitter, expr: Call, feature: Feature) -> Code:
@@ -98,7 +94,7 @@ def _rope(emitter: Emitter, expr: Call, feature: Feature) -> Code:
     first, count, pairs = int(start.value), int(dims.value), bool(interleaved.value)  # type: ignore[union-attr]
     n, partner, sign = _pairing(emitter, feature, first, count, interleaved=pairs)
     here = emitter.emit(vector, feature)
-    there = emitter.emit(vector, Feature(partner, feature.axes))
+    there = emitter.emit(vector, Feature(partner, feature.axes, feature.inner))
     cosine, sine = _rotation(emitter, position, theta, n, count, feature)
     target = "".join(axis for axis in "ijd" if axis in here.axes + cosine.axes)
     x, y, c, s = (emitter.broadcast(code, target) for code in (here, there, cosine, sine))
@@ -115,7 +111,7 @@ def _pairing(emitter: Emitter, feature: Feature, first: int, count: int, *, inte
     """Texts of the pair number, the partner's feature index and the sign of the partner's term."""
 
     def name(text: str) -> str:
-        return emitter.fresh(Code(text, feature.axes, "int", inner=not feature.axes)).text
+        return emitter.fresh(Code(text, feature.axes, "int", inner=feature.inner)).text
 
     half = count // 2
     e = name(f"tl.minimum(tl.maximum({feature.text} - {first}, 0), {count - 1})")
@@ -139,8 +135,8 @@ def _rotation(emitter: Emitter, position: Expr, theta: Expr, n: str, count: int,
     else:
         exponent = f"{n}.to(tl.float64) * tl.log2({base.tight}.to(tl.float64)) * {-2.0 / count!r}"
     target = "".join(axis for axis in "ijd" if axis in place.axes + feature.axes)
-    inner = place.inner or not feature.axes
-    frequency = Code(f"tl.exp2({exponent})", feature.axes, "real", inner=not feature.axes)
+    inner = place.inner or feature.inner
+    frequency = Code(f"tl.exp2({exponent})", feature.axes, "real", inner=feature.inner)
     turns = f"{emitter.broadcast(place, target)}.to(tl.float64) * {emitter.broadcast(frequency, target)}"
     turn = emitter.fresh(Code(f"({turns}) * {1.0 / (2.0 * math.pi)!r}", target, "real", inner=inner)).text
     angle = emitter.fresh(

@@ -53,20 +53,33 @@ def test_wheel_holds_the_package_and_all_of_its_data(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 
-def test_wheel_works_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
-    home = tmp_path / "venv"
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that has the wheel and sees the dependencies of this one."""
+    home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
     site = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, *install], check=True)
-    # The dependencies come from this environment: its folder is put on the path as it is, so that the .pth
-    # file of the editable install in it is not read.
+    # A folder named in a .pth file is put on the path as it is: the .pth file of the editable install, which
+    # lies in that folder, is not read.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    return home / "bin"
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """Stdout of a command started in an empty folder, which stays empty."""
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run([str(python), "-c", PROGRAM], cwd=empty, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "@triton.jit" in done.stdout  # the templates were found
-    assert not list(empty.iterdir())
+    assert not list(folder.iterdir())
+    return done.stdout
+
+
+def test_wheel_compiles_and_runs_without_the_source_tree(installed: Path, tmp_path: Path) -> None:
+    assert "@triton.jit" in _run([str(installed / "python"), "-c", PROGRAM], tmp_path)  # the templates were found
+
+
+def test_wheel_brings_the_command(installed: Path, tmp_path: Path) -> None:
+    assert "sliding_window" in _run([str(installed / "attnc"), "list"], tmp_path)

@@ -205,7 +205,6 @@ def test_check_loads_no_slow_library() -> None:
     assert _loaded_after(code) == set()
 
 
-@pytest.mark.skipif(_path("attnc.cli") is None, reason="attnc/cli is not written yet; runs as soon as it is")
 def test_command_line_help_loads_no_slow_library() -> None:
     code = "from click.testing import CliRunner; from attnc.cli import main; CliRunner().invoke(main, ['--help'])"
     assert _loaded_after(code) == set()
