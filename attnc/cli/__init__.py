@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -17,7 +19,7 @@ import click
 
 from attnc import __version__
 from attnc.cli.output import error, show_diagnostics, warning
-from attnc.diagnostics import AttncError, AttncWarning, InternalError, SpecError
+from attnc.diagnostics import AttncError, AttncWarning, Diagnostic, InternalError, SpecError
 
 VERBS = ("check", "fmt", "compile", "run", "verify", "explain", "list")
 #: Exit codes.
@@ -57,7 +59,7 @@ class Verbs(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except SpecError as found:
-            show_diagnostics(found.diagnostics)
+            show_diagnostics(map(_for_commands, found.diagnostics))
             ctx.exit(WRONG_INPUT)
         except InternalError as found:
             _report_internal(ctx, str(found))
@@ -71,6 +73,14 @@ class Verbs(click.Group):
             ctx.exit(WRONG_INPUT)
         except Exception as found:
             _report_internal(ctx, str(InternalError(f"{type(found).__name__}: {found}")))
+
+
+def _for_commands(diagnostic: Diagnostic) -> Diagnostic:
+    """Help that says what to type in Python, as what to type here."""
+    if diagnostic.help is None:
+        return diagnostic
+    text = re.sub(r'when compiling: `params={"(\w+)": \.\.\.}`', r"here: `--param \1=...`", diagnostic.help)
+    return replace(diagnostic, help=text)
 
 
 def _report_internal(ctx: click.Context, message: str) -> None:

@@ -175,13 +175,14 @@ def _files(
     """Contents by name. NAME.ptx is the attention kernel's; what runs before it has the kernel's name in between."""
     from attnc.ir.printer import print_plan
 
-    name = module.plan.module.name
+    made = artifact or module
+    name = made.plan.module.name
     found: dict[str, bytes] = {}
     for kind in kinds:
         if kind == "triton":
-            found[f"{name}.py"] = module.source.encode()
+            found[f"{name}.py"] = made.source.encode()
         elif kind == "plan":
-            found[f"{name}.plan.txt"] = print_plan(module.plan).encode()
+            found[f"{name}.plan.txt"] = print_plan(made.plan).encode()
         elif artifact is not None and kind != "json":
             *before, main = artifact.kernels
             found[f"{name}.{kind}"] = _stage(main, kind)

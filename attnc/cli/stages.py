@@ -98,6 +98,6 @@ def _is_node(value: object) -> bool:
 
 
 def _parts(value: object) -> list[tuple[str, Any]]:
-    """The fields that say something: no spans, nothing that is not set."""
-    named = ((f.name, getattr(value, f.name)) for f in fields(cast(Any, value)) if f.repr and f.compare)
-    return [(name, item) for name, item in named if item is not None and item != () and item != ""]
+    """The fields that say something: no spans, nothing that is empty or as it usually is."""
+    named = ((f.name, getattr(value, f.name), f.default) for f in fields(cast(Any, value)) if f.repr and f.compare)
+    return [(name, item) for name, item, usual in named if item not in (None, (), "", usual)]

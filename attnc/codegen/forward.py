@@ -9,9 +9,9 @@ from attnc.codegen.context import Arg, KernelText, SweepText, Variant, VisitText
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.loops import piece_lines
 from attnc.codegen.place import make_emitter, place_args, place_lines, tensor_args, tensor_codes, used_args
-from attnc.codegen.token_map import describe
+from attnc.codegen.provenance import describe
 from attnc.ir.dependence import conjuncts, is_key_clause
-from attnc.ir.expr import Ref, Value
+from attnc.ir.expr import TRUE, Ref, Value
 from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Part, Sweep, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import REAL
@@ -179,6 +179,8 @@ class _AttentionKernel:
         """Which pairs of a partial tile exist; clauses on the key alone also guard the loads of K and V."""
         emitter = self._emitter
         emitter.line("col_ok = col < M")
+        if self._plan.mask != TRUE:
+            emitter.line(f"# mask: {describe(self._plan.module.mask)}")
         clauses = conjuncts(self._plan.mask)
         own = [clause for clause in clauses if is_key_clause(clause)]
         other = [clause for clause in clauses if not is_key_clause(clause)]
@@ -216,6 +218,7 @@ class _AttentionKernel:
 
     def _score(self, keep: str | None) -> None:
         emitter = self._emitter
+        emitter.line(f"# logit: {describe(self._plan.module.score)}")
         text = self._as_pair(emitter.emit(self._plan.score))
         emitter.line(f's = tl.where({keep}, {text}, float("-inf"))' if keep else f"s = {text}")
         emitter.refs["s"] = Code("s", "ij", "real", inner=True)

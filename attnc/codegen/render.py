@@ -7,12 +7,12 @@ from functools import cache
 import jinja2
 
 from attnc.codegen.context import KernelContext
+from attnc.codegen.provenance import plain
 
 
-def comment(text: str) -> str:
-    """Text as it may stand in a comment or docstring of emitted code: one printable ASCII line, no quotes."""
-    kept = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
-    return kept.replace("\\", "/").replace('"', "'")
+def plain_line(text: str) -> str:
+    """`plain` of each part of a text that two spaces separate, so that a location survives the cut."""
+    return "  ".join(plain(part) for part in text.split("  "))
 
 
 @cache
@@ -26,7 +26,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters["comment"] = comment
+    env.filters["comment"] = plain_line
     return env
 
 

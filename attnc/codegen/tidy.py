@@ -36,7 +36,8 @@ def inline_single_uses(lines: list[str], elsewhere: str = "") -> list[str]:
 def _only_use(lines: list[str], start: int, name: str, indent: str) -> int | None:
     """The one line that uses a name, at the same depth; None when there are several."""
     pattern = re.compile(rf"\b{name}\b")
-    uses = [(n, len(pattern.findall(lines[n]))) for n in range(len(lines)) if n != start and pattern.search(lines[n])]
+    code = ["" if line.lstrip().startswith("#") else line for line in lines]  # comments quote the spec
+    uses = [(n, len(pattern.findall(code[n]))) for n in range(len(code)) if n != start and pattern.search(code[n])]
     if len(uses) != 1 or uses[0][1] != 1 or uses[0][0] < start:
         return None
     line = lines[uses[0][0]]

@@ -6,8 +6,9 @@ from attnc.codegen.code import Code
 from attnc.codegen.context import KernelText, Variant
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.place import is_vector, make_emitter, place_args, place_lines, tensor_args, used_args
+from attnc.codegen.provenance import describe
 from attnc.codegen.vectors import length
-from attnc.ir.expr import Call, Expr, Value
+from attnc.ir.expr import Expr
 from attnc.ir.plan import Derived, KernelPlan
 from attnc.ir.traverse import walk
 from attnc.ir.types import VectorType
@@ -64,19 +65,6 @@ def block_width(expr: Expr) -> int:
     if not lengths:
         return 0
     return max(16, 1 << (max(lengths) - 1).bit_length())
-
-
-def describe(expr: Expr) -> str:
-    """The source text of an expression on one line, for comments."""
-    text = " ".join(expr.span.text.split())
-    if not text.isascii() or not text.isprintable() or len(text) > 100:
-        return "see the spec"
-    return text or _fallback(expr)
-
-
-def _fallback(expr: Expr) -> str:
-    names = [node.fn if isinstance(node, Call) else node.name for node in walk(expr) if isinstance(node, Call | Value)]
-    return names[0] if names else "a constant"
 
 
 def _store(

@@ -115,6 +115,8 @@ def _brace(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> str 
 
 
 def _keyword_as_name(tokens: Sequence[Token], index: int, accepts: frozenset[str]) -> str | None:
+    if tokens[index].type == "NOT":
+        return "`not` binds more loosely: write `(not ...)`"
     if "NAME" in accepts and tokens[index].text in KEYWORDS:
         return (
             f"`{tokens[index].text}` is a word of the language; choose another name, or add what is missing before it"

@@ -60,7 +60,7 @@ def _bracket_kind(tokens: Sequence[Token], index: int, outer: str, depth: int) -
 
 def _is_apart(tokens: Sequence[Token], index: int, inside: str, start: int) -> bool:
     last, token = tokens[index - 1], tokens[index]
-    if last.type in _OPENERS or token.type in _LEANS:
+    if last.type in _OPENERS or token.type in _LEANS or (last.type, token.type) == ("LBRACE", "RBRACE"):
         return False
     if last.type in _TIGHT or token.type in _TIGHT or _is_sign(tokens, index - 1):
         return False

@@ -43,7 +43,7 @@ def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.tuples(inner, OPERATORS, inner).map(lambda t: f"({t[0]}) {t[1]}({t[2]})"),
         st.tuples(LEAVES, COMPARISONS, LEAVES, COMPARISONS, LEAVES).map(" ".join).map("({})".format),
         st.tuples(inner, st.sampled_from(("and", "or")), inner).map(lambda t: f"({t[0]}) {t[1]} ({t[2]})"),
-        inner.map("not ({})".format),
+        inner.map("(not {})".format),
         _join(NAMES, "(", WIDE_GAPS, _listed(argument), ")"),
         _join(NAMES, "[", _listed(inner), "]"),
         _join("sum[j](", inner, ")"),

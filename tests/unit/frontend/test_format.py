@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from attnc.diagnostics import SpecError
 from attnc.frontend.format import format_text
@@ -35,7 +35,6 @@ def _check_laws(text: str) -> None:
     assert "\n\n\n" not in once
 
 
-@settings(max_examples=150)
 @given(TEXTS)
 def test_formatting_keeps_the_meaning_and_is_stable(text: str) -> None:
     _check_laws(text)

@@ -41,7 +41,7 @@ class MemoryLoader:
         return self.standard[name]
 
     def read_import(self, importer: SourceFile, path: str) -> SourceFile:
-        self.read.append(path)
+        self.read.append(f"{importer.name} {path}")
         if path not in self.files:
             raise Unreadable("there is no such file")
         return self.files[path]
