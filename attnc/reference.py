@@ -28,7 +28,7 @@ from attnc.eager import Env, evaluate, evaluate_int, guarded
 from attnc.ir.dependence import Axes, axes
 from attnc.ir.expr import Expr, Reduce, ReduceOp, Ref, Size, Value
 from attnc.ir.module import AttentionModule, Binding, Grid
-from attnc.ir.traverse import walk
+from attnc.ir.traverse import children, walk
 
 Number = bool | int | float | Tensor
 Offset = int | Tensor | Literal["end"]
@@ -350,12 +350,18 @@ def _axes(expr: Expr, steps: Mapping[str, Expr]) -> Axes:
 
 
 def _nodes(expr: Expr, steps: Mapping[str, Expr]) -> Iterator[Expr]:
-    """The nodes of an expression and of the steps that it depends on, each step once."""
+    """The nodes of an expression and of the steps that it depends on, each step once.
+
+    What a reduction reduces is not looked at: the sum over no keys is 0, whatever the terms would have read.
+    """
     seen: set[str] = set()
     waiting = [expr]
     while waiting:
-        for node in walk(waiting.pop()):
-            yield node
-            if isinstance(node, Ref) and node.name not in seen:
-                seen.add(node.name)
-                waiting.append(steps[node.name])
+        node = waiting.pop()
+        yield node
+        if isinstance(node, Reduce):
+            continue
+        waiting.extend(children(node))
+        if isinstance(node, Ref) and node.name not in seen:
+            seen.add(node.name)
+            waiting.append(steps[node.name])

@@ -99,15 +99,16 @@ def _prepare(module: AttentionModule, backend: str, **options: Any) -> tuple[Op,
         raise CallError('--backend: the C++ back end does not exist yet; use "torch" on a CPU')
     given = dict(options["params"])
     dynamic = {p.name for p in module.scalars if p.dynamic}
-    op = Op(bind(module, {name: value for name, value in given.items() if name not in dynamic}), backend, None)  # type: ignore[arg-type]
+    on_gpu = backend == "triton" or (backend == "auto" and torch.cuda.is_available())
+    if on_gpu and not torch.cuda.is_available():
+        raise CallError('--backend: "triton" needs a GPU; "interpret" runs the same kernels without one')
+    chosen: Any = backend if backend != "auto" else "triton" if on_gpu else "torch"
+    op = Op(bind(module, {name: value for name, value in given.items() if name not in dynamic}), chosen, None)
     case = _case(op.module, {name: value for name, value in given.items() if name in dynamic}, **options)
     try:
         inputs = draw(op.module, case)
     except UndrawableError as error:
         raise CallError(str(error)) from None
-    on_gpu = backend == "triton" or (backend == "auto" and torch.cuda.is_available())
-    if on_gpu and not torch.cuda.is_available():
-        raise CallError('--backend: "triton" needs a GPU; "interpret" runs the same kernels without one')
     return op, inputs.to("cuda") if on_gpu else inputs
 
 

@@ -44,6 +44,25 @@ class TooLarge:
         )
 
 
-def fail(error: NotLowerable | TooLarge) -> NoReturn:
+@dataclass(frozen=True, slots=True)
+class RotatedFeatures:
+    """A rotation of features that the vector does not have, or of an odd number of them."""
+
+    start: int
+    dims: int
+    length: int
+    span: Span
+
+    def diagnostic(self) -> Diagnostic:
+        return Diagnostic(
+            code="E403",
+            title=f"`rope` rotates features {self.start} to {self.start + self.dims - 1} of a vector of {self.length}",
+            primary=Label(self.span, "here, for the D of this call"),
+            note="it rotates pairs of features: their number is even, and all of them lie inside the vector",
+            help=f"choose `start` and `dims` so that dims is even and start + dims <= {self.length}",
+        )
+
+
+def fail(error: NotLowerable | RotatedFeatures | TooLarge) -> NoReturn:
     """Raise the error as a SpecError."""
     raise SpecError((error.diagnostic(),))

@@ -22,6 +22,7 @@ from attnc.ir.traverse import substitute
 from attnc.ir.types import VectorType
 from attnc.ir.verify import verify_module, verify_plan
 from attnc.passes.block_sparsity import BlockSparsity
+from attnc.passes.errors import NotLowerable, fail
 from attnc.passes.exp2 import LOG2E, fold_exp2, scale_by
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
@@ -51,6 +52,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     verify_module(module)
     positions = Positions(module, options.head_dim, options.value_dim)
     lowered = _lower_positions(module, positions)
+    _check_lengths(lowered, options.value_dim)
     after_pass("positions", lowered)
     cascade = lower_cascade(lowered, lowered.score, options.value_dim)
     after_pass("normalizer-passes", cascade)
@@ -100,6 +102,13 @@ def _lower_positions(module: AttentionModule, positions: Positions) -> Attention
         output=positions.lower(module.output),
         aux=tuple(map(binding, module.aux)),
     )
+
+
+def _check_lengths(module: AttentionModule, value_dim: int) -> None:
+    """Maps of v and of the output keep the length Dv: the shape of the result is part of the interface."""
+    for what, expr in (("a map of v", module.value), ("an output", module.output)):
+        if isinstance(expr.type, VectorType) and expr.type.dim != int_const(value_dim):
+            fail(NotLowerable(f"{what} of another length than v", expr.span, "keep the length at Dv"))
 
 
 def _name_sweep(sweep: Sweep, operands: Operands) -> Sweep:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnc.ir.build import call, compare, conj, is_const, mul, sub
-from attnc.ir.expr import Call, Expr, GridCoord, Index, Lookup, Size, Value, int_const
+from attnc.ir.expr import Call, Const, Expr, GridCoord, Index, Lookup, Size, Value, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid, TensorParam
-from attnc.ir.traverse import transform
+from attnc.ir.traverse import transform, walk
 from attnc.ir.types import INT, VectorType
+from attnc.passes.errors import NotLowerable, RotatedFeatures, fail
 
 Q_OFFSET = Value("q_offset", INT)
 K_OFFSET = Value("k_offset", INT)
@@ -33,8 +34,12 @@ class Positions:
     value_dim: int
 
     def lower(self, expr: Expr) -> Expr:
-        """The expression over stored rows, folded."""
-        return fold(transform(expr, self._node))
+        """The expression over stored rows, folded. Raises SpecError for a rotation that does not fit the vector."""
+        lowered = fold(transform(expr, self._node))
+        for node in walk(lowered):
+            if isinstance(node, Call) and node.fn == "rope":
+                _check_rotation(node)
+        return lowered
 
     def _node(self, node: Expr) -> Expr:
         match node:
@@ -68,6 +73,16 @@ class Positions:
         if isinstance(kind, VectorType):
             kind = VectorType(self.lower(kind.dim))
         return Lookup(node.tensor, rows, kind, node.span)
+
+
+def _check_rotation(node: Call) -> None:
+    _, _, _, start, dims, _ = node.args
+    length = node.type.dim if isinstance(node.type, VectorType) else None
+    if not (isinstance(start, Const) and isinstance(dims, Const) and isinstance(length, Const)):
+        fail(NotLowerable("a rotation of features that are known only at the call", node.span, "make them static"))
+    first, count, all_features = int(start.value), int(dims.value), int(length.value)
+    if count % 2 or count < 2 or first < 0 or first + count > all_features:
+        fail(RotatedFeatures(first, count, all_features, node.span))
 
 
 def stored_row(index: Expr, tensor: TensorParam, axis: int) -> Expr:

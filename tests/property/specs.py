@@ -120,8 +120,8 @@ _around = st.sampled_from(
 
 @st.composite
 def scores(draw: st.DrawFn, *, longer: bool) -> str:
-    """A real per pair: inner products, biases, functions of them. `longer`: q and k are not of length D any more."""
-    extras = [term for term in _EXTRAS if not (longer and re.search(r"\b(u|e|r)\b", term))]
+    """A real per pair: inner products, biases, functions of them. `longer`: q and k have D + 3 features."""
+    extras = [term for term in _EXTRAS if not (longer and re.search(r"\b(u|e|r|rope)\b", term))]
     text = " + ".join([draw(_products), *draw(st.lists(st.sampled_from(extras), max_size=2))])
     for around in draw(st.lists(_around, max_size=2)):
         text = around.replace("{}", f"({text})") if len(text) < 300 else text
