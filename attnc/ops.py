@@ -38,6 +38,7 @@ _BACKENDS = ("auto", "triton", "interpret", "cpp", "torch")
 _TORCH_TILE = Tile(256, 512)
 #: Tiles of the interpreter: what a GPU would use for float32 costs seconds there.
 _INTERPRET_TILE = Tile(32, 32)
+_TILE_SIZES = (16, 32, 64, 128, 256, 512)
 
 
 class Aux(dict[str, Tensor]):
@@ -74,13 +75,14 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
     return Op(module, backend, _check_tile(tile), dict(tensors or {}))
 
 
-def _check_tile(tile: tuple[int, int] | None) -> Tile | None:
-    if tile is None:
-        return None
-    sizes = (16, 32, 64, 128, 256, 512)
-    if not isinstance(tile, tuple | list) or len(tile) != 2 or any(type(n) is not int or n not in sizes for n in tile):
-        refuse(f"tile: expected (queries, keys), each one of {', '.join(map(str, sizes))}, got {tile!r}")
-    return Tile(*tile)
+def _check_tile(tile: object) -> Tile | None:
+    match tile:
+        case None:
+            return None
+        case (int() as rows, int() as keys) if rows in _TILE_SIZES and keys in _TILE_SIZES:
+            return Tile(rows, keys)
+        case _:
+            refuse(f"tile: expected (queries, keys), each one of {', '.join(map(str, _TILE_SIZES))}, got {tile!r}")
 
 
 class Op:
@@ -277,8 +279,7 @@ def _needs_wide(call: CallInputs) -> bool:
     if isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
         return True
     q = call.q_offset if isinstance(call.q_offset, int) else 0
-    k = call.k_offset if isinstance(call.k_offset, int) else 0
-    reach = (abs(q) + call.q.shape[2], abs(k) + call.k.shape[2])
+    reach = (abs(q) + call.q.shape[2], abs(call.k_offset) + call.k.shape[2])
     return max(reach) > MAX_POSITION
 
 

@@ -24,7 +24,7 @@ from attnc.ir.module import AttentionModule
 from attnc.ops import Op
 from attnc.verify_plain import Results, evaluate_plainly
 
-BackendName = Literal["torch", "interpret", "triton"]
+BackendName = Literal["torch", "interpret"]
 #: What the error of a back end may exceed that of the plain evaluation by; sound fp32 backwards need eight.
 FACTOR = 2.0
 GRADIENT_FACTOR = 8.0

@@ -52,7 +52,6 @@ class Limits:
 LIMITS: dict[str, Limits] = {
     "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
     "interpret": Limits(130, 64 * 32 * 32, 128, ("fp32", "fp16", "bf16"), tile=32),
-    "triton": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
 }
 
 _UNIMPORTANT = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example)

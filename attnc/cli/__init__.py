@@ -124,4 +124,5 @@ def main(ctx: click.Context, debug: bool) -> None:
     del debug  # read by Verbs.invoke
     if os.environ.get("NO_COLOR"):
         ctx.color = False
+    ctx.with_resource(warnings.catch_warnings())
     warnings.showwarning = _show_warning

@@ -138,6 +138,7 @@ def _case(
         head_dim=head_dim,
         value_dim=value_dim or head_dim,
         dynamic=_dynamic(module, dynamic),
+        ints=(0, max(4, min(keys // 4, 64))),
         seed=seed,
     )
 

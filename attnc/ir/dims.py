@@ -22,39 +22,50 @@ _MAX_TERMS = 200
 
 def same_dim(a: Expr, b: Expr) -> bool:
     """Whether two dimensions are equal for all sizes and parameters."""
-    return a is b or canonical(a) == canonical(b)
+    if a is b:
+        return True
+    canonical = _Canonical()
+    return canonical.of(a) == canonical.of(b)
 
 
-def canonical(dim: Expr) -> Polynomial:
-    """The polynomial of a dimension, its terms in order."""
-    match dim:
-        case Const(value=value):
-            return _polynomial({(): int(value)})
-        case Size(name=name) | Param(name=name) | Var(name=name) | Ref(name=name) | Value(name=name):
-            return (((name,), 1),)
-        case Index(name=name):
-            return (((name,), 1),)
-        case Call(fn=fn, args=args):
-            return _call(fn, args)
-        case Lookup() | Reduce() | Exists() | GridCoord():
-            return ((("?" + repr(dim),), 1),)
-        case _:
-            assert_never(dim)
+class _Canonical:
+    """Polynomials that can be compared with each other: equal opaque parts get the same number."""
 
+    def __init__(self) -> None:
+        self._opaque: dict[tuple[str, tuple[Polynomial, ...]], str] = {}
 
-def _call(fn: str, args: tuple[Expr, ...]) -> Polynomial:
-    parts = tuple(canonical(arg) for arg in args)
-    match fn, parts:
-        case "add", (a, b):
-            return _sum(a, b, 1)
-        case "sub", (a, b):
-            return _sum(a, b, -1)
-        case "neg", (a,):
-            return _sum((), a, -1)
-        case "mul", (a, b) if len(a) * len(b) <= _MAX_TERMS:
-            return _product(a, b)
-        case _:
-            return (((f"{fn}{parts}",), 1),)
+    def of(self, dim: Expr) -> Polynomial:
+        """The polynomial of a dimension, its terms in order."""
+        match dim:
+            case Const(value=value):
+                return _polynomial({(): int(value)})
+            case Size(name=name) | Param(name=name) | Index(name=name):
+                return (((name,), 1),)
+            case Var(name=name) | Ref(name=name) | Value(name=name):
+                return (((name,), 1),)
+            case Call(fn=fn, args=args):
+                return self._call(fn, tuple(self.of(arg) for arg in args))
+            case Lookup() | Reduce() | Exists() | GridCoord():
+                return self._unknown(f"{id(dim)}", ())
+            case _:
+                assert_never(dim)
+
+    def _call(self, fn: str, parts: tuple[Polynomial, ...]) -> Polynomial:
+        match fn, parts:
+            case "add", (a, b) if len(a) + len(b) <= _MAX_TERMS:
+                return _sum(a, b, 1)
+            case "sub", (a, b) if len(a) + len(b) <= _MAX_TERMS:
+                return _sum(a, b, -1)
+            case "neg", (a,):
+                return _sum((), a, -1)
+            case "mul", (a, b) if len(a) * len(b) <= _MAX_TERMS:
+                return _product(a, b)
+            case _:
+                return self._unknown(fn, parts)
+
+    def _unknown(self, fn: str, parts: tuple[Polynomial, ...]) -> Polynomial:
+        name = self._opaque.setdefault((fn, parts), f"#{len(self._opaque)}")
+        return (((name,), 1),)
 
 
 def _polynomial(terms: Mapping[tuple[str, ...], int]) -> Polynomial:

@@ -73,7 +73,6 @@ def test_other_kinds_of_numbers() -> None:
     ("params", "code", "words"),
     [
         ({"w": 8, "m": 3}, "E501", "its static parameters are `n`, `w`, `r`, `c`"),
-        ({"w": 8, "nn": 3}, "E501", "did you mean `n`?"),
         ({"w": 8, "d": 3}, "E501", "`d` is dynamic: give it at the call"),
         ({"w": 8, "t": 3}, "E501", "`t` is a tensor: give it at the call"),
         ({}, "E502", "without a default"),
@@ -89,8 +88,8 @@ def test_other_kinds_of_numbers() -> None:
         ({"w": 8, "r": False}, "E503", "must be a finite number, not False"),
         ({"w": 8, "r": None}, "E503", "must be a finite number, not None"),
         ({"w": 8, "c": 1}, "E503", "must be a bool, not 1"),
-        ({"w": 64}, "E504", "is 64, outside [1, 64)"),
-        ({"w": 0}, "E504", "is 0, outside [1, 64)"),
+        ({"w": 65}, "E504", "is 65, outside [1, 64]"),
+        ({"w": 0}, "E504", "is 0, outside [1, 64]"),
         ({"w": 8, "n": 0}, "E505", "the extent of `y` must be at least 1, not 0"),
         ({"w": 8, "n": -1}, "E505", "a dimension of `t` must be at least 0, not -2"),
         ({"w": 8, "n": 1 << 62}, "E330", "beyond 64 bits"),
@@ -110,7 +109,7 @@ def test_all_wrong_parameters_are_reported() -> None:
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        ("i % n == 0", "a divisor must be at least 1, not 0"),
+        ("i % n == 0", "division by zero"),
         ("i // (n - 3) == 0", "a divisor must be at least 1, not -3"),
         ("i < 2 ^ (n - 1)", "an int to a negative power"),
         ("exists d in 0..200 + n: i == d", "the range of `exists` must be at most 128 values, not 200"),

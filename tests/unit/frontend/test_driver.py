@@ -47,7 +47,7 @@ def test_an_attention_is_chosen_by_name_or_by_the_name_of_the_file() -> None:
     assert select(found, "one").name == "one"
     assert select(check(SourceFile("std:one", text))).name == "one"
     with pytest.raises(SpecError, match="did you mean `one`"):
-        select(found, "oen")
+        select(found, "on")
     with pytest.raises(SpecError, match="choose one: `one`, `two`"):
         select(checked(text))
     with pytest.raises(SpecError, match="holds no `attention`"):
