@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, run_module
 from attnc.codegen.triton_module import TritonModule, lower_triton
 from attnc.compiler import compile_module
-from attnc.diagnostics import AttncWarning, InternalError
+from attnc.diagnostics import AttncWarning, CallError
 from attnc.explain import Report, explain
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
@@ -76,13 +76,13 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
 
 
 def _check_tile(tile: object) -> Tile | None:
-    match tile:
-        case None:
-            return None
-        case (int() as rows, int() as keys) if rows in _TILE_SIZES and keys in _TILE_SIZES:
-            return Tile(rows, keys)
-        case _:
-            refuse(f"tile: expected (queries, keys), each one of {', '.join(map(str, _TILE_SIZES))}, got {tile!r}")
+    if tile is None:
+        return None
+    if isinstance(tile, tuple | list) and all(type(n) is int and n in _TILE_SIZES for n in cast(tuple[Any, ...], tile)):
+        sizes = cast(tuple[int, ...], tile)
+        if len(sizes) == 2:
+            return Tile(*sizes)
+    raise CallError(f"tile: expected (queries, keys), each one of {', '.join(map(str, _TILE_SIZES))}, got {tile!r}")
 
 
 class Op:
@@ -159,8 +159,12 @@ class Op:
         return self._module(*self._emitted).source
 
     def explain(self, n: int = 4096, m: int | None = None, *, target: str = "cuda:90") -> Report:
-        """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given)."""
-        return explain(self.plan, n, n if m is None else m, target)
+        """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given).
+
+        Of 16-bit inputs on the target, with the head dimensions of the last call (before any: 64).
+        """
+        options = PlanOptions(self._planned.head_dim, self._planned.value_dim, 2, self._tile)
+        return explain(self._plan(options), n, n if m is None else m, target)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -296,4 +300,4 @@ def _refuse_gradients(call: CallInputs) -> None:
         )
 
 
-__all__ = ["Aux", "InternalError", "Op", "compile"]
+__all__ = ["Aux", "Op", "compile"]

@@ -60,7 +60,7 @@ def largest_error(found: Tensor, exact: Tensor) -> float:
     found, exact = found.double(), exact.double()
     same = (found == rounded) | (found.isnan() & rounded.isnan())
     error = torch.where(rounded.isfinite(), (found - exact).abs(), torch.where(same, 0.0, float("inf")))
-    return float(error.nan_to_num(nan=float("inf")).max()) if error.numel() else 0.0
+    return float(error.nan_to_num(nan=float("inf"), posinf=float("inf")).max()) if error.numel() else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,15 +154,32 @@ def _constant_errors(module: AttentionModule) -> Iterator[Diagnostic]:
             if isinstance(dim, Const) and dim.value < 0:
                 what = f"a dimension of `{tensor.name}`"
                 yield errors.bad_constant(what, "at least 0", str(dim.value), dim.span)
-    lows = dict[str, int]()
+    lows, counts = dict[str, int](), dict[int, int]()
+    for expr in (module.mask, module.score, module.value, module.output, *_weights(module)):
+        if _combinations(expr, counts) > limits.EXISTS_COMBINATIONS:
+            wanted = f"at most {limits.EXISTS_COMBINATIONS}"
+            yield errors.bad_constant("the number of values of nested `exists`", wanted, "more", expr.span)
     for node in _nodes(module):
         yield from _node_errors(node, lows)
 
 
+def _weights(module: AttentionModule) -> list[Expr]:
+    return [binding.expr for binding in (*module.cascade, *module.aux)]
+
+
+def _combinations(expr: Expr, known: dict[int, int]) -> int:
+    """How often the innermost `exists` of an expression is tried."""
+    if id(expr) not in known:
+        count = max((_combinations(child, known) for child in children(expr)), default=1)
+        if isinstance(expr, Exists) and isinstance(expr.low, Const) and isinstance(expr.high, Const):
+            count *= max(1, int(expr.high.value) - int(expr.low.value))
+        known[id(expr)] = count
+    return known[id(expr)]
+
+
 def _nodes(module: AttentionModule) -> Iterator[Expr]:
     """Every node once, parents before children."""
-    weights = [binding.expr for binding in (*module.cascade, *module.aux)]
-    stack = [module.output, module.value, *reversed(weights), module.score, module.mask]
+    stack = [module.output, module.value, *reversed(_weights(module)), module.score, module.mask]
     seen = set[int]()
     while stack:
         node = stack.pop()

@@ -15,6 +15,8 @@ IMPORTED_FILES = 64
 #: Findings after which a phase stops looking for more.
 DIAGNOSTICS = 50
 EXISTS_VALUES = 128
+#: Combinations of the values of nested `exists`.
+EXISTS_COMBINATIONS = 4096
 
 
 class Exhausted(Exception):

@@ -28,6 +28,7 @@ _RESERVED: dict[str, str] = {
     **dict.fromkeys(VALUES, "a value that the language defines"),
     **dict.fromkeys(INDICES, "an index"),
     **dict.fromkeys(SIZES, "a size"),
+    "self": "taken by the call from Python",
     "out": "the name of the output map",
     "pi": "a constant",
     "inf": "a bound of ranges",

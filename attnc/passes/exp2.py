@@ -94,7 +94,9 @@ def fold_exp2(sweeps: tuple[Sweep, ...], output: Expr, aux: tuple[Binding, ...],
     in_log2 = frozenset(acc.name for acc in accumulators if acc.op != "sum" and acc.body == LOGIT)
     names = (*in_log2, *(f"{name}.old" for name in in_log2))
     linear: frozenset[Expr] = frozenset((LOGIT, *(Ref(name, REAL) for name in names)))
-    if not all(_fits(acc, linear) for acc in accumulators):
+    written = [e for acc in accumulators for e in (acc.body, acc.rescale) if e is not None]
+    written += [output, *(binding.expr for binding in aux)]
+    if any(_in_exp2(e, linear) for e in written) or not all(_fits(acc, linear) for acc in accumulators):
         return _convert(sweeps, output, aux, empty, frozenset(), exponents_to_base_2)
     return _convert(sweeps, output, aux, empty, linear, lambda e: exponents_to_base_2(e, linear=linear))
 
@@ -110,6 +112,12 @@ def _fits(acc: Accumulator, linear: frozenset[Expr]) -> bool:
     inside = [node for node in walk(marked) if _is_exp2(node)]
     scaled = any(_scales_logit(node) for exponent in inside for node in walk(exponent))
     return not scaled and all(node != LOGIT for node in walk(outside))
+
+
+def _in_exp2(expr: Expr, linear: frozenset[Expr]) -> bool:
+    """Whether a power of two that the spec itself writes reads the logit: its argument has another unit."""
+    powers = (node for node in walk(expr) if _is_exp2(node))
+    return any(node in linear for power in powers for node in walk(power))
 
 
 def _is_exp2(node: Expr) -> bool:

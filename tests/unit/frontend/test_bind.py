@@ -116,6 +116,7 @@ def test_all_wrong_parameters_are_reported() -> None:
         ("exists d in n - 1..3: i == 2 ^ d", "the exponent `d` must be at least 0, not from -1"),
         ("i < 9 ^ (n + 99)", "an int beyond 64 bits"),
         ("i < 1 % n", "division by zero"),
+        ("exists a in n..64: exists c in n..65: i == a + c", "nested `exists` must be at most 4096"),
     ],
 )
 def test_what_becomes_wrong_with_the_values(mask: str, words: str) -> None:

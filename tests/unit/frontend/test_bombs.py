@@ -79,7 +79,7 @@ BOMBS: dict[str, tuple[Callable[[], str], set[str]]] = {
         lambda: "\n".join(f"mask a{n} = {'y' * 300}{n} > 0" for n in range(2_000)),
         {"E201", "E111"},
     ),
-    "many syntax errors": (lambda: "attention a {\n" + "maks j <= i\n" * 3_000 + "}", {"E101"}),
+    "many syntax errors": (lambda: "attention a {\n" + "maks j <= i\n" * 3_000 + "}", {"E101", "E111"}),
     "many broken declarations": (lambda: "mask a = >\n" * 1_500 + "mask a = = b\n" * 1_500, {"E101", "E111"}),
     "lets that double": (_doubling_lets, {"E110"}),
     "defs that double": (_doubling_defs, {"E110"}),
