@@ -61,6 +61,7 @@ $(VENV)/dev.stamp: requirements-dev.txt pyproject.toml
 	@echo "installing requirements-dev.txt and attnc (a minute or two, once)"
 	@$(PIP) -r requirements-dev.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q attnc # a first `attnc check` need not wait for it
 	@touch $@
 
 $(VENV)/demo.stamp: requirements-demo.txt $(VENV)/dev.stamp

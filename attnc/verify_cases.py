@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from random import Random
 from typing import Any
 
@@ -130,9 +131,13 @@ def _reals(bounds: Range | None) -> st.SearchStrategy[float]:
 # -- calls -----------------------------------------------------------------------------------------------------------
 
 
+#: Stands for the number of points of the spec's grid.
+_GRID = -1
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """Tokens, offsets and documents of a case."""
+    """Tokens, offsets (for three sequences where they are tuples) and documents of a case."""
 
     queries: int
     keys: int
@@ -141,60 +146,112 @@ class _Shape:
     documents: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What else a case needs, drawn without knowing its shape."""
+
+    dtype: DtypeName
+    batch: int
+    group: int
+    key_heads: int
+    head_dim: int
+    value_dim: int | None
+    layouts: tuple[Layout, Layout, Layout]
+    scale: float | None
+    low: int
+    high: int | None
+    ordered: bool
+    wide: bool
+    seed: int
+
+
 def cases(module: AttentionModule, bind: Bind, fixed: Sequence[str], limits: Limits) -> st.SearchStrategy[Case]:
     """Calls of an attention, simple ones first; static parameters named in `fixed` are given already."""
     extents = _extent_names(module)
-    statics = [p for p in module.scalars if not p.dynamic and p.name not in fixed]
     if _multiplies_vectors(module):
         limits = replace(limits, pairs=limits.pairs // 32)
+    scalars = {p.name: scalar_values(p, extent=p.name in extents) for p in module.scalars if p.name not in fixed}
+    dynamic = [p.name for p in module.scalars if p.dynamic]
+    shapes, rest = _shapes(module, limits), _rest(limits)
 
     @st.composite
     def case(draw: st.DrawFn) -> Case:
-        static = tuple((p.name, draw(scalar_values(p, extent=p.name in extents))) for p in statics)
+        values = {name: draw(strategy) for name, strategy in scalars.items()}
+        static = tuple((name, value) for name, value in values.items() if name not in dynamic)
         try:
             bound = bind(static)
         except SpecError:
             reject()
-        batch = draw(st.integers(1, 3))
-        shape = draw(_shapes(bound, batch, limits))
-        batch = 1 if shape.documents else batch
-        room = limits.room(batch, shape.queries, shape.keys)
-        group = draw(st.sampled_from([group for group in GROUPS if group <= room]))
-        key_heads = draw(st.integers(1, max(1, min(3, room // group))))
-        head_dim = draw(_features(limits))
-        return Case(
-            dtype=draw(st.sampled_from(limits.dtypes)),
-            batch=batch,
-            heads=group * key_heads,
-            key_heads=key_heads,
-            queries=shape.queries,
-            keys=shape.keys,
-            head_dim=head_dim,
-            value_dim=draw(st.just(head_dim) | _features(limits)),
-            layouts=draw(st.tuples(*[st.sampled_from(LAYOUTS)] * 3)),
-            q_offset=shape.q_offset,
-            k_offset=shape.k_offset,
-            documents=shape.documents,
-            scale=draw(st.none() | st.sampled_from((0.5, 1.0, 2.0))) if bound.reads_scale else None,
-            static=static,
-            dynamic=tuple((p.name, draw(scalar_values(p))) for p in bound.scalars),
-            ints=(draw(st.sampled_from((0, -1))), draw(st.sampled_from((3, 1, shape.keys + 2)))),
-            ordered=draw(st.booleans()),
-            wide=draw(st.booleans()),
-            seed=draw(st.integers(0, 999)),
-        )
+        found = _case(bound, draw(shapes), draw(rest), limits)
+        return replace(found, static=static, dynamic=tuple((name, values[name]) for name in dynamic))
 
     return case()
 
 
-def _features(limits: Limits) -> st.SearchStrategy[int]:
-    return st.integers(1, limits.features) | st.sampled_from([n for n in FEATURES if n <= limits.features])
+def _case(module: AttentionModule, shape: _Shape, rest: _Rest, limits: Limits) -> Case:
+    """The case of what was drawn, with as many heads as its size leaves room for."""
+    queries, keys = (_grid_size(module, limits) if size == _GRID else size for size in (shape.queries, shape.keys))
+    batch = 1 if shape.documents else rest.batch
+    room = limits.room(batch, queries, keys)
+    group = max(group for group in GROUPS if group <= min(rest.group, room))
+    key_heads = min(rest.key_heads, max(1, room // group))
+    return Case(
+        dtype=rest.dtype,
+        batch=batch,
+        heads=group * key_heads,
+        key_heads=key_heads,
+        queries=queries,
+        keys=keys,
+        head_dim=rest.head_dim,
+        value_dim=rest.value_dim or rest.head_dim,
+        layouts=rest.layouts,
+        q_offset=shape.q_offset[:batch] if isinstance(shape.q_offset, tuple) else shape.q_offset,
+        k_offset=shape.k_offset[:batch] if isinstance(shape.k_offset, tuple) else shape.k_offset,
+        documents=shape.documents,
+        scale=rest.scale if module.reads_scale else None,
+        ints=(rest.low, keys + 2 if rest.high is None else rest.high),
+        ordered=rest.ordered,
+        wide=rest.wide,
+        seed=rest.seed,
+    )
+
+
+def _rest(limits: Limits) -> st.SearchStrategy[_Rest]:
+    features = st.integers(1, limits.features) | st.sampled_from([n for n in FEATURES if n <= limits.features])
+    layout = st.sampled_from(LAYOUTS)
+    return st.builds(
+        _Rest,
+        dtype=st.sampled_from(limits.dtypes),
+        batch=st.integers(1, 3),
+        group=st.sampled_from(GROUPS),
+        key_heads=st.integers(1, 3),
+        head_dim=features,
+        value_dim=st.none() | features,
+        layouts=st.tuples(layout, layout, layout),
+        scale=st.sampled_from((None, 0.5, 1.0, 2.0)),
+        low=st.sampled_from((0, -1)),
+        high=st.sampled_from((3, 1, None)),
+        ordered=st.booleans(),
+        wide=st.booleans(),
+        seed=st.integers(0, 999),
+    )
+
+
+# -- facts about the spec --------------------------------------------------------------------------------------------
 
 
 def _extent_names(module: AttentionModule) -> set[str]:
     grids = [grid for grid in (module.grid_q, module.grid_k) if grid is not None]
     extents = [node for grid in grids for extent in grid.extents for node in walk(extent)]
     return {node.name for node in extents if isinstance(node, Param)}
+
+
+def _grid_size(module: AttentionModule, limits: Limits) -> int:
+    grid = module.grid_q or module.grid_k
+    extents = () if grid is None else grid.extents
+    if not all(isinstance(extent, Const) for extent in extents):
+        return 16  # known at the call only
+    return min(prod(evaluate_dim(extent, {}) for extent in extents), limits.tokens)
 
 
 def _multiplies_vectors(module: AttentionModule) -> bool:
@@ -205,42 +262,31 @@ def _multiplies_vectors(module: AttentionModule) -> bool:
     )
 
 
-def _shapes(module: AttentionModule, batch: int, limits: Limits) -> st.SearchStrategy[_Shape]:
-    if read_by_queries(module):
-        return _inside(limits) | _inside_packed(limits)
-    tokens = _tokens(module, limits)
-    alone = st.builds(_Shape, tokens, tokens, _query_offset(batch), _key_offset(batch))
-    return alone | st.builds(_packed, _lengths(limits), st.sampled_from((0, 3, "end")), st.sampled_from((0, 2)))
+# -- shapes ----------------------------------------------------------------------------------------------------------
 
 
-def _tokens(module: AttentionModule, limits: Limits) -> st.SearchStrategy[int]:
-    sizes = [n for n in (*SIZES, *_grid_sizes(module)) if n <= limits.tokens]
-    return st.integers(0, min(140, limits.tokens)) | st.sampled_from(sizes)
-
-
-def _grid_sizes(module: AttentionModule) -> list[int]:
-    found: list[int] = []
-    for grid in (module.grid_q, module.grid_k):
-        count = 1 if grid is not None else 0
-        for extent in () if grid is None else grid.extents:
-            count *= evaluate_dim(extent, {}) if isinstance(extent, Const) else 0
-        found += [count] if count else []
-    return found
-
-
-def _query_offset(batch: int) -> st.SearchStrategy[Any]:
-    each = st.tuples(*[st.integers(-3, 40)] * batch)
-    return st.one_of(st.just(0), st.just("end"), st.integers(-8, 64), each, st.just(1 << 20))
-
-
-def _key_offset(batch: int) -> st.SearchStrategy[Any]:
-    each = st.tuples(*[st.integers(-3, 40)] * batch)
-    return st.one_of(st.just(0), st.just(0), st.integers(-8, 64), each)
-
-
-def _lengths(limits: Limits) -> st.SearchStrategy[list[tuple[int, int]]]:
+def _shapes(module: AttentionModule, limits: Limits) -> st.SearchStrategy[_Shape]:
+    tokens = st.integers(0, min(140, limits.tokens)) | st.sampled_from([n for n in SIZES if n <= limits.tokens])
     length = st.integers(0, min(limits.tokens, 130) // 3)
-    return st.lists(st.tuples(length, length), min_size=1, max_size=3)
+    lengths = st.lists(st.tuples(length, length), min_size=1, max_size=3)
+    if read_by_queries(module):
+        start, before = st.just(0) | st.integers(-8, 64), st.just(0) | st.integers(0, 40)
+        return st.builds(_inside, tokens, before, tokens, start) | lengths.map(_packed_inside)
+    if module.grid_q is not None or module.grid_k is not None:
+        tokens = tokens | st.just(_GRID)
+    each = st.tuples(*[st.integers(-3, 40)] * 3)
+    q_offset: st.SearchStrategy[Any] = st.one_of(
+        st.just(0), st.just("end"), st.integers(-8, 64), each, st.just(1 << 20)
+    )
+    k_offset: st.SearchStrategy[Any] = st.one_of(st.just(0), st.just(0), st.integers(-8, 64), each)
+    packed = st.builds(_packed, lengths, st.sampled_from((0, 3, "end")), st.sampled_from((0, 2)))
+    return st.builds(_Shape, tokens, tokens, q_offset, k_offset) | packed
+
+
+def _inside(keys: int, before: int, queries: int, start: int) -> _Shape:
+    """Queries that are some of the keys."""
+    before = min(before, keys)
+    return _Shape(min(queries, keys - before), keys, start + before, start)
 
 
 def _packed(lengths: list[tuple[int, int]], q_offset: Offset, k_offset: int) -> _Shape:
@@ -248,20 +294,5 @@ def _packed(lengths: list[tuple[int, int]], q_offset: Offset, k_offset: int) -> 
     return _Shape(queries, keys, q_offset, k_offset, tuple(lengths))
 
 
-def _inside(limits: Limits) -> st.SearchStrategy[_Shape]:
-    """Queries that are some of the keys."""
-
-    def place(keys: int, behind: int, length: int, start: int) -> _Shape:
-        before = min(behind, keys)
-        queries = min(length, keys - before)
-        return _Shape(queries, keys, start + before, start)
-
-    token = st.integers(0, min(140, limits.tokens)) | st.sampled_from([n for n in SIZES if n <= limits.tokens])
-    return st.builds(place, token, st.just(0) | st.integers(0, 40), token, st.just(0) | st.integers(-8, 64))
-
-
-def _inside_packed(limits: Limits) -> st.SearchStrategy[_Shape]:
-    def pack(lengths: list[tuple[int, int]]) -> _Shape:
-        return _packed([(n, n) for n, _ in lengths], 0, 0)
-
-    return _lengths(limits).map(pack)
+def _packed_inside(lengths: list[tuple[int, int]]) -> _Shape:
+    return _packed([(n, n) for n, _ in lengths], 0, 0)

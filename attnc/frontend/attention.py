@@ -70,8 +70,8 @@ class _Attention:
 
     def check(self) -> AttentionModule | None:
         statements = self.node.statements
-        if any(self._is_branch(statement) for statement in statements):
-            branch = next(statement for statement in statements if self._is_branch(statement))
+        branch = next((statement for statement in statements if self._is_branch(statement)), None)
+        if branch is not None:
             self.el.report(support.branches(branch.span), self.env)
             return None
         self.el.dynamic.clear()

@@ -11,7 +11,6 @@ from attnc.frontend.errors import syntax as syntax_errors
 from attnc.frontend.errors import types as errors
 from attnc.frontend.errors.wording import did_you_mean
 from attnc.ir.expr import Const, Expr, int_const
-from attnc.ir.fold import fold
 from attnc.ir.module import Grid
 from attnc.ir.types import INT
 
@@ -77,10 +76,3 @@ def _start(el: Elaborator, env: Env, node: ast.GridDecl) -> Expr | None:
         el.report(errors.bad_grid(f"`{word.text}` cannot follow a grid", word.span, help_), env)
         return None
     return el.typed(position, env, INT, "the start of a grid")
-
-
-def fold_grid(grid: Grid | None) -> Grid | None:
-    """The grid with everything known computed."""
-    if grid is None:
-        return None
-    return Grid(grid.names, tuple(fold(extent) for extent in grid.extents), fold(grid.start))

@@ -17,7 +17,7 @@ from attnc.frontend.errors import names as errors
 from attnc.frontend.errors.wording import near, with_article
 from attnc.frontend.names import reserved_as
 from attnc.frontend.parser import parse
-from attnc.source import SourceFile, Span
+from attnc.source import SourceFile
 
 Kind = Literal["def", "mask", "bias", "score", "feature", "normalizer", "attention", "recurrence", "select"]
 #: Kinds whose uses are put in place of a name.
@@ -281,8 +281,3 @@ def unused_imports(library: Library, scope: Scope) -> tuple[ast.Word, ...]:
     words = {word.span.start: word for key, word in scope.imported.items() if key not in used}
     kept = {word.span.start for key, word in scope.imported.items() if key in used}
     return tuple(words[start] for start in sorted(words.keys() - kept))
-
-
-def span_of(declared: Declared) -> Span:
-    """Where a declaration names itself."""
-    return declared.node.name.span

@@ -18,7 +18,7 @@ def unknown_name(what: str, name: str, span: Span, known: tuple[str, ...] = (), 
 
 
 def reserved_name(name: str, meaning: str, span: Span) -> Diagnostic:
-    """E202: reserved name."""
+    """E202: a declaration named like something of the language."""
     return Diagnostic(
         "E202",
         f"`{name}` cannot be declared: it is {meaning}",
@@ -28,7 +28,7 @@ def reserved_name(name: str, meaning: str, span: Span) -> Diagnostic:
 
 
 def duplicate_name(what: str, name: str, span: Span, first: Span) -> Diagnostic:
-    """E203: duplicate name."""
+    """E203: one name for two things of one kind."""
     return Diagnostic(
         "E203",
         f"{what} `{clip(name)}` is declared twice",
@@ -39,7 +39,7 @@ def duplicate_name(what: str, name: str, span: Span, first: Span) -> Diagnostic:
 
 
 def cyclic_definition(chain: tuple[str, ...], span: Span) -> Diagnostic:
-    """E204: cyclic definition."""
+    """E204: definitions that use each other."""
     return Diagnostic(
         "E204",
         f"`{chain[0]}` is defined through itself",
@@ -64,7 +64,7 @@ def not_in_file(name: str, file: str, span: Span, known: tuple[str, ...]) -> Dia
 
 
 def import_cycle(chain: tuple[str, ...], span: Span) -> Diagnostic:
-    """E207: import cycle."""
+    """E207: files that import each other."""
     return Diagnostic(
         "E207",
         "files import each other",

@@ -8,7 +8,7 @@ from attnc.source import Span
 
 
 def unknown_parameter(name: str, attention: str, known: tuple[str, ...], elsewhere: str | None = None) -> Diagnostic:
-    """E501: unknown parameter."""
+    """E501: a value for a parameter that is not there, or is given elsewhere."""
     help_ = elsewhere or did_you_mean(name, known)
     if help_ is None:
         help_ = f"its static parameters are {listing(known)}" if known else "it has no static parameters"
@@ -16,7 +16,7 @@ def unknown_parameter(name: str, attention: str, known: tuple[str, ...], elsewhe
 
 
 def missing_parameter(name: str, kind: str, attention: str, span: Span) -> Diagnostic:
-    """E502: missing parameter."""
+    """E502: no value for a parameter without a default."""
     return Diagnostic(
         "E502",
         f"`{attention}` needs a value for `{name}`",
@@ -26,13 +26,13 @@ def missing_parameter(name: str, kind: str, attention: str, span: Span) -> Diagn
 
 
 def wrong_parameter(name: str, wanted: str, found: str, span: Span) -> Diagnostic:
-    """E503: wrong parameter."""
+    """E503: a value of another kind than declared."""
     title = f"parameter `{name}` must be {wanted}, not {clip(found)}"
     return Diagnostic("E503", title, Label(span, "declared here"))
 
 
 def parameter_out_of_range(name: str, value: str, range_: str, span: Span) -> Diagnostic:
-    """E504: parameter out of range."""
+    """E504: a value outside of the declared range."""
     title = f"parameter `{name}` is {clip(value)}, outside {range_}"
     return Diagnostic("E504", title, Label(span, "declared here"))
 
@@ -43,7 +43,7 @@ def bad_constant(what: str, wanted: str, value: str, span: Span) -> Diagnostic:
 
 
 def unknown_attention(name: str, file: str, known: tuple[str, ...]) -> Diagnostic:
-    """E506: unknown attention."""
+    """E506: the name of an attention that the file does not hold."""
     help_ = did_you_mean(name, known)
     if help_ is None:
         help_ = f"it holds {listing(known)}" if known else "it holds no `attention`"
@@ -51,7 +51,7 @@ def unknown_attention(name: str, file: str, known: tuple[str, ...]) -> Diagnosti
 
 
 def ambiguous_attention(file: str, known: tuple[str, ...]) -> Diagnostic:
-    """E507: ambiguous attention."""
+    """E507: no name, and not exactly one attention."""
     if not known:
         title = f"`{clip(file, 200)}` holds no `attention` to compile"
         return Diagnostic("E507", title, help="add `attention NAME { mask ... }`")
@@ -60,6 +60,6 @@ def ambiguous_attention(file: str, known: tuple[str, ...]) -> Diagnostic:
 
 
 def unknown_standard(name: str, known: tuple[str, ...]) -> Diagnostic:
-    """E508: unknown standard."""
+    """E508: the name of a file that the standard library does not hold."""
     help_ = did_you_mean(name, known) or "`attnc list` prints the standard library"
     return Diagnostic("E508", f"the standard library has no `{clip(name)}`", help=help_)

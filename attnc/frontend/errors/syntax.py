@@ -21,7 +21,7 @@ def unknown_field(name: str, span: Span, meant: str | None) -> Diagnostic:
 
 
 def unclosed_bracket(bracket: str, closer: str, span: Span, before: Span) -> Diagnostic:
-    """E102: unclosed bracket."""
+    """E102: a bracket that is still open where it cannot be."""
     return Diagnostic(
         "E102",
         f"unclosed `{bracket}`",
@@ -42,12 +42,12 @@ def missing_brace(keyword: str, span: Span) -> Diagnostic:
 
 
 def unmatched_bracket(bracket: str, span: Span) -> Diagnostic:
-    """E103: unmatched bracket."""
+    """E103: a closing bracket without an open one."""
     return Diagnostic("E103", f"unmatched `{bracket}`", Label(span, "nothing is open here"))
 
 
 def bad_character(text: str, span: Span) -> Diagnostic:
-    """E104: bad character."""
+    """E104: a character that no construct uses."""
     shown = f"`{text}`" if text.isprintable() else f"U+{ord(text[0]):04X}"
     hints = {
         '"': "a string ends on its line; only import paths are strings",
@@ -67,7 +67,7 @@ def foreign_operator(written: str, meant: str, span: Span) -> Diagnostic:
 
 
 def non_ascii_name(name: str, span: Span) -> Diagnostic:
-    """E106: non ascii name."""
+    """E106: a name with letters outside ASCII."""
     return Diagnostic(
         "E106",
         f"`{clip(name)}` is not a name",
@@ -78,7 +78,7 @@ def non_ascii_name(name: str, span: Span) -> Diagnostic:
 
 
 def bad_number(text: str, span: Span, why: str, help_: str | None = None) -> Diagnostic:
-    """E107: bad number."""
+    """E107: a number that is too long, too large or glued to a word."""
     title = f"`{clip(text)}` is not a number of the language"
     return Diagnostic("E107", title, Label(span, why), help=help_)
 
@@ -95,7 +95,7 @@ def too_long(what: str, limit: str, span: Span) -> Diagnostic:
 
 
 def too_deep(what: str, limit: int, span: Span) -> Diagnostic:
-    """E109: too deep."""
+    """E109: brackets or operations nested beyond the limit."""
     return Diagnostic(
         "E109",
         f"{what} nested more than {limit} deep",
@@ -126,7 +126,7 @@ def too_many_uses(span: Span) -> Diagnostic:
 
 
 def too_many_errors(span: Span) -> Diagnostic:
-    """E111: too many errors."""
+    """E111: the place where a phase stopped looking for more errors."""
     return Diagnostic("E111", f"more than {limits.DIAGNOSTICS} errors; the rest is not shown", Label(span))
 
 
@@ -137,7 +137,7 @@ def wrong_field(field: str, block: str, span: Span, help_: str) -> Diagnostic:
 
 
 def repeated_field(field: str, span: Span, first: Span, help_: str) -> Diagnostic:
-    """E113: repeated field."""
+    """E113: a field that can be given once."""
     return Diagnostic(
         "E113",
         f"`{field}` is given twice",

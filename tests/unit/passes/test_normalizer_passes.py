@@ -62,7 +62,7 @@ MORE_SWEEPS = {
     "square_of_normalized": (SOFTMAX.replace("w =", "n =") + "; y = exp(n); w = y / sum[j](y)", 2),
     "threshold": ("a = softplus(s); n = a / sum[j](a); x = relu(n_keys * n - 1); w = x / sum[j](x)", 2),
     "power": ("a = softplus(s); x = n_keys * a / sum[j](a); m = max[j](x); y = (x / m) ^ 15; w = y / sum[j](y)", 3),
-    "standardized": ("c = s - mean[j](s); z = c / sqrt(mean[j](c * c) + 1); p = exp(z - max[j](z)); w = p / sum[j](p)", 3),
+    "standardized": ("c = s - mean[j](s); z = c / sqrt(mean[j](c * c) + 1); w = exp(z) / sum[j](exp(z))", 3),
     "minus_maximum": ("m = max[j](s); a = relu(s - m / 2); w = a / sum[j](a)", 2),
     "minus_mean": ("w = relu(s - mean[j](s))", 2),
 }  # fmt: skip
