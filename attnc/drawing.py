@@ -40,7 +40,7 @@ class Case:
 
     `documents` are the lengths (queries, keys) of packed documents; they sum to the tokens, and the batch is 1.
     Int tensors without a range hold values from `ints[0]` to below `ints[1]`, each row in order when `ordered`;
-    `wide` makes ints int64 and keeps real tensors in float32 beside 16-bit tokens.
+    `wide` makes ints int64 and keeps real tensors in float32 beside 16-bit tokens. `gradients` are wanted, too.
     """
 
     dtype: DtypeName = "fp32"
@@ -61,6 +61,7 @@ class Case:
     ints: tuple[int, int] = (0, 4)
     ordered: bool = True
     wide: bool = False
+    gradients: bool = False
     seed: int = 0
 
     @property

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from attnc.driver import check, load_spec, select
 from attnc.frontend.bind import bind
 from attnc.ir.module import AttentionModule
 from attnc.ops import Op
+from attnc.verify_gradients import exact_gradients, op_gradients, plain_gradients
 from attnc.verify_plain import Results, evaluate_plainly
 
 BackendName = Literal["torch", "interpret"]
@@ -80,28 +81,42 @@ def compare(op: Op, inputs: Inputs, found: Results) -> list[Comparison]:
     """The output and the statistics of a call, `found`, against the oracle's."""
     out, aux = op.reference(inputs.q, inputs.k, inputs.v, return_aux=True, **inputs.keywords)
     exact: Results = {"out": out, **aux}
-    plain = plain_results(op, inputs, exact)
+    rounds_once = op.backend == "interpret" and inputs.q.dtype == torch.bfloat16
+    plain = _yardstick(
+        exact, inputs.q.dtype, lambda dtype: evaluate_plainly(op.module, inputs, dtype), rounds_once=rounds_once
+    )
+    return [_comparison(name, found.get(name), exact[name], plain[name], FACTOR) for name in exact]
+
+
+def compare_gradients(op: Op, inputs: Inputs, found: Results) -> list[Comparison]:
+    """Gradients by the names of the inputs, as `op_gradients` makes them, against the oracle's."""
+    exact = exact_gradients(op, inputs)
+    plain = _yardstick(exact, inputs.q.dtype, lambda dtype: plain_gradients(op, inputs, dtype))
     return [
-        Comparison(
-            name, largest_error(found[name], exact[name]), allowed_error(exact[name], plain[name], found[name].dtype)
-        )
-        for name in exact
+        replace(item, name=f"gradient of {item.name}")
+        for item in (_comparison(name, found[name], exact[name], plain[name], GRADIENT_FACTOR) for name in exact)
     ]
 
 
-def plain_results(op: Op, inputs: Inputs, exact: Mapping[str, Tensor]) -> Results:
+def _comparison(name: str, found: Tensor | None, exact: Tensor, plain: Tensor, factor: float) -> Comparison:
+    if found is None:
+        return Comparison(name, float("inf"), 0.0)
+    return Comparison(name, largest_error(found, exact), allowed_error(exact, plain, found.dtype, factor=factor))
+
+
+def _yardstick(
+    exact: Results, dtype: torch.dtype, evaluate: Callable[[torch.dtype], Results], *, rounds_once: bool = False
+) -> Results:
     """The plain evaluation that the rule asks for: in the dtype of the inputs, or rounded to it at the end.
 
     The latter where the back end does so (bfloat16 in the interpreter) and for a tensor with which the former
     leaves the range of the dtype although the exact values are inside.
     """
-    dtype = inputs.q.dtype
-    rounds_once = op.backend == "interpret" and dtype == torch.bfloat16
-    plain = {} if rounds_once else evaluate_plainly(op.module, inputs, dtype)
+    plain = {} if rounds_once else evaluate(dtype)
     fits = {name: bool((plain[name].isfinite() | ~exact[name].isfinite()).all()) for name in plain}
     if len(fits) == len(exact) and all(fits.values()):
         return plain
-    once = {name: x.to(dtype) for name, x in evaluate_plainly(op.module, inputs, torch.float32).items()}
+    once = {name: x.to(dtype) for name, x in evaluate(torch.float32).items()}
     return {name: plain[name] if fits.get(name) else once[name] for name in exact}
 
 
@@ -144,29 +159,31 @@ class RefusedError(Exception):
 def run_case(op: Op, case: Case, target: Target) -> Failure | None:
     """Run one case and compare. Raises RefusedError, UndrawableError, and SpecError for what cannot be compiled."""
     inputs = draw(op.module, case)
-    snippet = program(target, case, inputs, "out")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is slow, and what numpy says about the interpreter's divisions
             out, aux = op(inputs.q, inputs.k, inputs.v, return_aux=True, **inputs.keywords)
+            gradients = op_gradients(op, inputs) if case.gradients else {}
     except CallError as error:
         raise RefusedError(str(error)) from error
-    except SpecError:
+    except SpecError as error:
+        if {diagnostic.code for diagnostic in error.diagnostics} == {"E403"}:  # not for this head dimension
+            raise RefusedError(error.diagnostics[0].title) from error
         raise
     except Exception as error:
-        return Failure(f"raises {type(error).__name__}", _first_lines(error), case, snippet)
+        return Failure(f"raises {type(error).__name__}", _first_lines(error), case, program(target, case, inputs))
+    if out.dtype != inputs.q.dtype:
+        return Failure("dtype", f"out is {out.dtype}, q {inputs.q.dtype}", case, program(target, case, inputs))
     try:
         comparisons = compare(op, inputs, {"out": out, **aux})
+        comparisons += compare_gradients(op, inputs, gradients) if gradients else []
     except CallError as error:
-        return Failure("oracle refuses", f"the op takes this call, op.reference does not: {error}", case, snippet)
-    if out.dtype != inputs.q.dtype:
-        return Failure("dtype", f"out is {out.dtype}, not {inputs.q.dtype} as q", case, snippet)
-    worst = [item for item in comparisons if not item.passed]
-    if not worst:
-        return None
-    name, error, allowed = worst[0].name, worst[0].error, worst[0].allowed
-    message = f"largest error of {name} is {error:.3g}, allowed is {allowed:.3g}"
-    return Failure(f"error of {name}", message, case, program(target, case, inputs, name))
+        return Failure("oracle", f"op.reference refuses: {error}", case, program(target, case, inputs))
+    for item in comparisons:
+        if not item.passed:
+            message = f"largest error of {item.name} is {item.error:.3g}, allowed is {item.allowed:.3g}"
+            return Failure(f"error of {item.name}", message, case, program(target, case, inputs, item.name))
+    return None
 
 
 def _first_lines(error: Exception) -> str:
@@ -174,7 +191,7 @@ def _first_lines(error: Exception) -> str:
     return "\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *lines[1:6]])
 
 
-def program(target: Target, case: Case, inputs: Inputs, name: str) -> str:
+def program(target: Target, case: Case, inputs: Inputs, name: str = "out") -> str:
     """A Python program that makes the inputs of a case and prints the largest error of `name`."""
     given: dict[str, str] = {key: inputs.lines.get(key, repr(value)) for key, value in inputs.keywords.items()}
     call = [f"    {key!r}: {text}," for key, text in given.items()]
@@ -182,23 +199,33 @@ def program(target: Target, case: Case, inputs: Inputs, name: str) -> str:
     arguments = [repr(target.spec), f"source={target.source!r}" if target.source is not None else ""]
     arguments += [f"attention={target.attention!r}" if target.attention else "", f"backend={target.backend!r}"]
     arguments += [f"params={params!r}" if params else ""]
-    found, exact = ("out", "exact") if name == "out" else (f"aux[{name!r}]", f"exact_aux[{name!r}]")
     return "\n".join(
         [
             "import torch",
             "",
             "import attnc",
+            "from attnc.verify import errors",
             "",
             f"torch.manual_seed({case.seed})",
             *(f"{token} = {inputs.lines[token]}" for token in ("q", "k", "v")),
             *(["call = {", *call, "}"] if call else ["call = {}"]),
             f"op = attnc.compile({', '.join(filter(None, arguments))})",
-            "out, aux = op(q, k, v, return_aux=True, **call)",
-            "exact, exact_aux = op.reference(q, k, v, return_aux=True, **call)",
-            f"print(({found}.double() - {exact}).abs().max())",
+            f"print(errors(op, q, k, v{', gradients=True' if case.gradients else ''}, **call)[{name!r}])",
             "",
         ]
     )
+
+
+def errors(op: Op, q: Tensor, k: Tensor, v: Tensor, *, gradients: bool = False, **call: Any) -> dict[str, float]:
+    """Largest errors of a call against the oracle: of "out", of statistics, and of gradients ("gradient of q")."""
+    tensors = {tensor.name: call.pop(tensor.name) for tensor in op.module.tensors}
+    params = {param.name: call.pop(param.name) for param in op.module.scalars if param.name in call}
+    inputs = Inputs(q, k, v, tensors, params, call)
+    out, aux = op(q, k, v, return_aux=True, **inputs.keywords)
+    compared = compare(op, inputs, {"out": out, **aux})
+    if gradients:
+        compared += compare_gradients(op, inputs, op_gradients(op, inputs))
+    return {item.name: item.error for item in compared}
 
 
 # -- the property ----------------------------------------------------------------------------------------------------
@@ -231,16 +258,26 @@ class _Search:
         self.kind: str | None = None
         self.ran = 0
         self.refused: dict[str, int] = {}
-        self.stopped: SpecError | None = None
+        self.last_error: SpecError | None = None
 
     def op(self, static: Static) -> Op:
         if static not in self._ops:
             self._ops[static] = self.target.compile(self.module, static)
         return self._ops[static]
 
-    def fails(self, case: Case) -> bool:
-        if case not in self._known and self.stopped is None and monotonic() < self._until:
-            self._known[case] = self._run(case)
+    def fails(self, case: Case) -> bool | None:
+        """None for a case that is no call of this op."""
+        if case not in self._known and monotonic() < self._until:
+            try:
+                self._known[case] = run_case(self.op(case.static), case, self.target)
+            except UndrawableError:
+                return None
+            except RefusedError as error:
+                return self._refuse(str(error))
+            except SpecError as error:
+                self.last_error = error
+                return self._refuse(error.diagnostics[0].title)
+            self._count()
         failure = self._known.get(case)
         if failure is None:
             return False
@@ -251,21 +288,13 @@ class _Search:
     def failure(self, case: Case) -> Failure | None:
         return self._known[case]
 
-    def _run(self, case: Case) -> Failure | None:
-        try:
-            failure = run_case(self.op(case.static), case, self.target)
-        except RefusedError as error:
-            self.refused[str(error)] = self.refused.get(str(error), 0) + 1
-            return None
-        except UndrawableError:
-            return None
-        except SpecError as error:
-            self.stopped = error
-            return None
+    def _refuse(self, why: str) -> None:
+        self.refused[why] = self.refused.get(why, 0) + 1
+
+    def _count(self) -> None:
         if self.kind is None:
             self.ran += 1
             self._progress()
-        return failure
 
 
 def _nothing() -> None:
@@ -283,8 +312,8 @@ def verify(target: Target, *, examples: int = 50, seed: int = 0, progress: Calla
     _check_given(state)
     strategy = cases(state.module, lambda static: state.op(static).module, tuple(target.params), LIMITS[target.backend])
     found = search(strategy, state.fails, examples=examples, seed=seed)
-    if state.stopped is not None:
-        raise state.stopped
+    if state.ran == 0 and state.last_error is not None:
+        raise state.last_error
     return Outcome(target, state.ran, state.refused, None if found is None else state.failure(found))
 
 

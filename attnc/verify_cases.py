@@ -42,6 +42,7 @@ class Limits:
     features: int
     dtypes: tuple[DtypeName, ...]
     tile: int = 1
+    differentiable: bool = False
 
     def room(self, batch: int, queries: int, keys: int) -> int:
         """How many heads there may be."""
@@ -51,7 +52,7 @@ class Limits:
 
 #: What each back end computes in reasonable time. Not float64: the oracle is no more exact than that.
 LIMITS: dict[str, Limits] = {
-    "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16")),
+    "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16"), differentiable=True),
     "interpret": Limits(130, 64 * 32 * 32, 128, ("fp32", "fp16", "bf16"), tile=32),
 }
 
@@ -61,14 +62,26 @@ _UNIMPORTANT = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.l
 Bind = Callable[[Static], AttentionModule]
 
 
-def search(cases: st.SearchStrategy[Case], fails: Callable[[Case], bool], *, examples: int, seed: int) -> Case | None:
-    """The simplest case that fails, of as many as asked for; None when all pass."""
+def search(
+    cases: st.SearchStrategy[Case], fails: Callable[[Case], bool | None], *, examples: int, seed: int
+) -> Case | None:
+    """The simplest case that fails, of as many as asked for; None when all pass.
+
+    `fails` says None of what is no case after all; another is drawn instead.
+    """
+
+    def condition(case: Case) -> bool:
+        found = fails(case)
+        if found is None:
+            reject()
+        return found
+
     with tempfile.TemporaryDirectory() as home:
         set_hypothesis_home_dir(home)  # otherwise hypothesis leaves a folder where the user stands
         try:
             return find(
                 cases,
-                fails,
+                condition,
                 random=Random(seed),
                 settings=settings(
                     max_examples=examples,
@@ -162,6 +175,7 @@ class _Rest:
     high: int | None
     ordered: bool
     wide: bool
+    gradients: bool
     seed: int
 
 
@@ -212,6 +226,7 @@ def _case(module: AttentionModule, shape: _Shape, rest: _Rest, limits: Limits) -
         ints=(rest.low, keys + 2 if rest.high is None else rest.high),
         ordered=rest.ordered,
         wide=rest.wide,
+        gradients=rest.gradients,
         seed=rest.seed,
     )
 
@@ -233,6 +248,7 @@ def _rest(limits: Limits) -> st.SearchStrategy[_Rest]:
         high=st.sampled_from((3, 1, None)),
         ordered=st.booleans(),
         wide=st.booleans(),
+        gradients=st.booleans() if limits.differentiable else st.just(False),
         seed=st.integers(0, 999),
     )
 
