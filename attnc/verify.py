@@ -33,6 +33,8 @@ GRADIENT_FACTOR = 8.0
 _MISSING = "E502"
 #: Seconds that shrinking a failure may take.
 SHRINKING = 60.0
+#: Refused calls after which a search without any other ends.
+HOPELESS = 20
 
 
 # -- the rule --------------------------------------------------------------------------------------------------------
@@ -267,7 +269,7 @@ class _Search:
 
     def fails(self, case: Case) -> bool | None:
         """None for a case that is no call of this op."""
-        if case not in self._known and monotonic() < self._until:
+        if case not in self._known and monotonic() < self._until and not self._hopeless:
             try:
                 self._known[case] = run_case(self.op(case.static), case, self.target)
             except UndrawableError:
@@ -287,6 +289,10 @@ class _Search:
 
     def failure(self, case: Case) -> Failure | None:
         return self._known[case]
+
+    @property
+    def _hopeless(self) -> bool:
+        return self.ran == 0 and sum(self.refused.values()) >= HOPELESS
 
     def _refuse(self, why: str) -> None:
         self.refused[why] = self.refused.get(why, 0) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from attnc.verify import Outcome, Target
 
 _BACKENDS = {"torch": ("torch",), "interpret": ("interpret",), "all": ("torch", "interpret")}
-#: How many kinds of refused calls are shown.
-_REFUSALS = 3
 #: Seconds without a progress bar.
 _PATIENCE = 1.0
 
@@ -115,8 +112,9 @@ def _report(target: Target, outcome: Outcome, seconds: float) -> None:
     color = "green" if outcome.passed else "red"
     found = f"{plural(outcome.ran, 'call')}, {seconds:.1f} s"
     click.echo(f"{click.style(verdict, fg=color, bold=True)} {target.attention}, {target.backend}: {found}")
-    for message, count in Counter(outcome.refused).most_common(_REFUSALS):
-        click.echo(f"  refused {plural(count, 'call')}: {message}", err=True)
+    if outcome.refused:
+        example = max(outcome.refused, key=lambda message: outcome.refused[message])
+        click.echo(f"  {plural(sum(outcome.refused.values()), 'call')} refused: {example}", err=True)
     if outcome.failure is not None:
         click.echo(f"{outcome.failure.message}\n")
         click.echo(outcome.failure.snippet)

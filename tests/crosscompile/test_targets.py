@@ -1,0 +1,134 @@
+"""Emitted kernels compile for every target without a GPU, within its registers and shared memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import attnc
+from attnc.codegen.config import LaunchConfig, default_config
+from attnc.codegen.context import Variant
+from attnc.codegen.crosscompile import SHARED_MEMORY, cross_compile, parse_target
+from attnc.codegen.triton_module import lower_triton
+from attnc.compiler import compile_module
+from attnc.driver import stdlib_names
+from attnc.passes.pipeline import PlanOptions, make_plan
+from tests.golden.test_stages import PARAMS
+
+TARGETS = tuple(SHARED_MEMORY)
+#: Specs of different kinds of code: token maps, look-ups by pair, data-dependent masks, a sink, a grid.
+ROTATION = ("sliding_window", "rope", "softmax_sink", "relative_table", "document", "neighborhood_2d", "softplus_l1")
+
+
+def emitted(name: str, target: str, dtype: str = "bf16", head_dim: int = 64) -> attnc.Artifact:
+    return attnc.emit(f"std:{name}", params=PARAMS.get(name, {}), target=target, dtype=dtype, head_dim=head_dim)
+
+
+def assert_within_limits(artifact: attnc.Artifact) -> None:
+    for kernel in artifact.kernels:
+        assert kernel.binary[:4] == b"\x7fELF"
+        assert 0 < kernel.resources.registers <= 512
+        assert kernel.resources.shared <= kernel.resources.shared_limit
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_causal_compiles_for_every_target(target: str) -> None:
+    artifact = emitted("causal", target)
+    assert_within_limits(artifact)
+    assert (artifact.ptx is None) == target.startswith("hip")
+    assert (artifact.amdgcn is None) == target.startswith("cuda")
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_causal_does_not_spill(head_dim: int) -> None:
+    assert emitted("causal", "cuda:90", head_dim=head_dim).resources.spills == 0
+
+
+@pytest.mark.parametrize("name", ROTATION)
+def test_specs_compile_for_a_target_in_rotation(name: str) -> None:
+    assert_within_limits(emitted(name, TARGETS[ROTATION.index(name) % len(TARGETS)]))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_other_dtypes_compile(dtype: str) -> None:
+    assert_within_limits(emitted("causal", "cuda:80", dtype))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        Variant(packed=True, aux=True),
+        Variant(q_offset="tensor", k_offset="tensor", wide=True),
+        Variant(q_offset="end"),
+    ],
+)
+def test_variants_of_calls_compile(variant: Variant) -> None:
+    module = compile_module("std:sliding_window", params={"size": 512})
+    plan = make_plan(module, PlanOptions(64, 64))
+    (kernel,) = cross_compile(lower_triton(plan, variant), "cuda:90", "bfloat16", default_config(plan))
+    assert kernel.resources.spills == 0
+
+
+def full_loop(source: str) -> str:
+    """The loop over full tiles of the attention kernel, without the line that numbers the tiles."""
+    loop = source.split("# full tiles", 1)[1].split("# partial tiles", 1)[0].split("for t in ", 1)[1]
+    return "\n".join(line for line in loop.splitlines() if "key_tile = " not in line)
+
+
+@pytest.mark.parametrize("name", ["causal", "prefix_lm", "streaming", "full"])
+def test_full_tiles_carry_no_mask_code(name: str) -> None:
+    plan = make_plan(compile_module(f"std:{name}", params=PARAMS.get(name, {})), PlanOptions(64, 64))
+    body = full_loop(lower_triton(plan, Variant()).source)
+    assert "keep" not in body
+    assert "mask=" not in body
+    assert "<" not in body
+    assert ">" not in body
+
+
+def test_unknown_targets_are_refused() -> None:
+    with pytest.raises(attnc.AttncError, match="unknown target `cuda:nine`"):
+        parse_target("cuda:nine")
+
+
+def causal_in_the_interpreter() -> float:
+    q = torch.randn(1, 1, 20, 16)
+    op = attnc.compile("std:causal", backend="interpret")
+    return float((op(q, q, q) - op.reference(q, q, q)).abs().max())
+
+
+def test_interpreter_and_compiler_share_a_process() -> None:
+    assert causal_in_the_interpreter() < 1e-5
+    assert_within_limits(emitted("causal", "cuda:80"))
+    assert causal_in_the_interpreter() < 1e-5
+    assert_within_limits(emitted("cosine", "cuda:80"))
+
+
+def test_compiles_where_triton_was_imported_as_an_interpreter() -> None:
+    program = (
+        "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
+        "import triton.language, torch, attnc\n"
+        "q = torch.randn(1, 1, 20, 16)\n"
+        "op = attnc.compile('std:softplus_l1', backend='interpret')\n"
+        "assert (op(q, q, q) - op.reference(q, q, q)).abs().max() < 1e-5\n"
+        "assert attnc.emit('std:softplus_l1', target='cuda:90').binary[:4] == b'\\x7fELF'\n"
+        "assert (op(q, q, q) - op.reference(q, q, q)).abs().max() < 1e-5\n"
+        "print('both')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "both\n", done.stderr
+
+
+def test_fewer_warps_are_respected() -> None:
+    plan = make_plan(compile_module("std:causal", params={}), PlanOptions(64, 64))
+    (kernel,) = cross_compile(lower_triton(plan, Variant()), "cuda:90", "bfloat16", LaunchConfig(warps=4))
+    assert kernel.resources.warps == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", stdlib_names())
+def test_every_spec_compiles_for_every_target(name: str, target: str) -> None:
+    assert_within_limits(emitted(name, target))
