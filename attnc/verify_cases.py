@@ -232,7 +232,7 @@ def _case(module: AttentionModule, shape: _Shape, rest: _Rest, limits: Limits) -
 
 
 def _rest(limits: Limits) -> st.SearchStrategy[_Rest]:
-    features = st.integers(1, limits.features) | st.sampled_from([n for n in FEATURES if n <= limits.features])
+    features = _numbers(1, limits.features, [n for n in FEATURES if n <= limits.features])
     layout = st.sampled_from(LAYOUTS)
     return st.builds(
         _Rest,
@@ -251,6 +251,16 @@ def _rest(limits: Limits) -> st.SearchStrategy[_Rest]:
         gradients=st.booleans() if limits.differentiable else st.just(False),
         seed=st.integers(0, 999),
     )
+
+
+def _numbers(low: int, high: int, special: Sequence[int]) -> st.SearchStrategy[int]:
+    """Numbers from `low` to `high`, special ones as often. Made of one integer, as that is what shrinks best."""
+    count = high - low + 1
+
+    def number(n: int) -> int:
+        return low + n if n < count else special[n % len(special)]
+
+    return st.integers(0, count - 1 + (count if special else 0)).map(number)
 
 
 # -- facts about the spec --------------------------------------------------------------------------------------------
@@ -282,7 +292,7 @@ def _multiplies_vectors(module: AttentionModule) -> bool:
 
 
 def _shapes(module: AttentionModule, limits: Limits) -> st.SearchStrategy[_Shape]:
-    tokens = st.integers(0, min(140, limits.tokens)) | st.sampled_from([n for n in SIZES if n <= limits.tokens])
+    tokens = _numbers(0, min(140, limits.tokens), [n for n in SIZES if n <= limits.tokens])
     length = st.integers(0, min(limits.tokens, 130) // 3)
     lengths = st.lists(st.tuples(length, length), min_size=1, max_size=3)
     if read_by_queries(module):

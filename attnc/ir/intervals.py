@@ -98,7 +98,8 @@ def _bitand(a: Interval, b: Interval) -> Interval:
         return Interval(0, min(a.high, b.high))
     if a.low >= 0 or b.low >= 0:
         return Interval(0, a.high if a.low >= 0 else b.high)
-    return _join(a, b)
+    power = 1 << (max(-a.low, -b.low) - 1).bit_length()  # of two negative numbers every sign bit stays
+    return Interval(-power, max(a.high, b.high))
 
 
 def _add(a: Interval, b: Interval) -> Interval:

@@ -37,7 +37,7 @@ def _print(expr: Expr) -> tuple[str, int]:
             by = "" if group is None else f" by {print_expr(group)}"
             return f"{op}[{axis}{by}]({print_expr(body)})", _ATOM
         case Exists(var=var, low=low, high=high, body=body):
-            return f"exists {var} in {print_expr(low)}..{print_expr(high)}: {print_expr(body)}", 0
+            return f"exists {var} in {print_expr(low)}..{print_expr(high)}: {print_expr(body)}", -1
         case _:
             assert_never(expr)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from attnc.diagnostics import InternalError
 from attnc.ir.expr import Call, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import Accumulator, KernelPlan, Sweep
+from attnc.ir.plan import Accumulator, KernelPlan, Piece, Sweep
 from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
@@ -74,17 +74,34 @@ def verify_plan(plan: KernelPlan) -> None:
     """A plan: only names that a back end defines, in the order in which it defines them."""
     pairs = {term.name for term in (*plan.dots, *plan.pair_dots)}
     stored = {derived.name for derived in plan.derived} | {tensor.name for tensor in plan.module.tensors}
+    names = [acc.name for acc in plan.accumulators]
+    _require(len(names) == len(set(names)), f"two accumulators of one name among {names}")
     finished: set[str] = set()
     for sweep in plan.sweeps:
         _check_sweep(sweep, finished, pairs)
         finished |= {acc.name for acc in sweep.accumulators}
-    for expr in (plan.output, *(binding.expr for binding in plan.aux)):
+    for expr in (plan.output, *(binding.expr for binding in plan.aux), *((plan.empty,) if plan.empty else ())):
         _check_plan_refs(expr, finished)
     _check_plan_refs(plan.score, finished | pairs)
-    _require(plan.values in stored | {"v"}, f"values `{plan.values}` are not stored")
+    _check_plan_refs(plan.mask, set())
+    for derived in plan.derived:
+        _check_plan_refs(derived.expr, set())
+    _check_operands(plan, stored)
     for expr in _plan_expressions(plan):
         _check_plan_leaves(expr, stored)
     _check_visits(plan)
+
+
+def _check_operands(plan: KernelPlan, stored: set[str]) -> None:
+    """Inner products and values read what is stored."""
+    for term in plan.dots:
+        _require(term.left in stored | {"q"}, f"{term.name} reads `{term.left}`, which is not stored")
+        _require(term.right in stored | {"k"}, f"{term.name} reads `{term.right}`, which is not stored")
+    for pair in plan.pair_dots:
+        for expr in (pair.left, pair.right):
+            _check_plan_refs(expr, set())
+            _check_plan_leaves(expr, stored)
+    _require(plan.values in stored | {"v"}, f"values `{plan.values}` are not stored")
 
 
 def _plan_expressions(plan: KernelPlan) -> Iterable[Expr]:
@@ -134,5 +151,16 @@ def _check_visits(plan: KernelPlan) -> None:
         _require(len(kinds) == len(set(kinds)), "two visits of one kind")
         for visit in part.visits:
             for piece in visit.pieces:
-                _require(piece.step >= 1, "a piece with a step below 1")
-                _require(piece.low.type == INT and piece.high.type == INT, "a piece whose bounds are no ints")
+                _check_piece(piece)
+
+
+def _check_piece(piece: Piece) -> None:
+    """Ranges are ints that depend on the query tile, never on one position."""
+    _require(piece.step >= 1, "a piece with a step below 1")
+    _require(piece.guard.type == BOOL, f"a piece whose guard is {piece.guard.type}")
+    _require(piece.low.type == INT and piece.high.type == INT, "a piece whose bounds are no ints")
+    for expr in (piece.guard, piece.low, piece.high):
+        _check_plan_refs(expr, {"i0", "i1"})
+        for node in walk(expr):
+            inside = isinstance(node, Index) and node.name in ("i", "j", "r", "c")
+            _require(not inside, f"a piece reads `{print_expr(node)}`")

@@ -178,8 +178,10 @@ class _Lowering:
         over = [f for f in product.over if not _is_row(f)]
         under = tuple(f for f in product.under if not _is_row(f))
         pulled: list[Expr] = []
+        # Distributing over one sum keeps the digits; over two, (s - mean)^2 would become a difference of large numbers.
+        distributes = sum(_is_sum(factor) and bool(refs(factor)) for factor in over) == 1
         for n, factor in enumerate(over):
-            if _is_sum(factor) and refs(factor):
+            if distributes and _is_sum(factor) and refs(factor):
                 rest = (*over[:n], *over[n + 1 :])
                 parts = (Product(sign, (*rest, term), under).build() for sign, term in terms(factor))
                 total: Expr = real_const(0.0)

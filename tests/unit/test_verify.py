@@ -23,7 +23,7 @@ from attnc.frontend.bind import bind
 from attnc.ir.module import AttentionModule
 from attnc.ir.printer import print_expr
 from attnc.verify import Target, allowed_error, compare, largest_error, verify
-from attnc.verify_cases import LIMITS, cases, scalar_values
+from attnc.verify_cases import LIMITS, Limits, cases, scalar_values
 from attnc.verify_plain import evaluate_plainly
 from tests.oracles.modules import module_of
 
@@ -218,6 +218,12 @@ def test_drawn_cases_are_calls_that_the_op_takes(data: st.DataObject) -> None:
 # --------------------------------------------------------------------------------- the property
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small calls only, so that shrinking takes few steps."""
+    monkeypatch.setitem(LIMITS, "torch", Limits(20, 1 << 12, 16, ("fp32",), differentiable=True))
+
+
 def target(text: str, backend: Any = "torch", **params: Any) -> Target:
     return Target("test.attn", backend, text, None, params)
 
@@ -248,6 +254,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Tensor], Tens
     monkeypatch.setattr(ops, "run_torch", run)
 
 
+@pytest.mark.usefixtures("small")
 def test_failure_is_shrunk_to_a_program_that_shows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken(monkeypatch, lambda call, out: out + 0.25 * (call.k.shape[2] > 16 and call.q.shape[1] > call.k.shape[1]))
     outcome = verify(target("attention a(at: int[N]) { mask j <= i or at[i] > 2 }"), examples=60)
@@ -267,6 +274,7 @@ def test_failure_is_shrunk_to_a_program_that_shows_it(monkeypatch: pytest.Monkey
     assert "0.25" in printed.getvalue()
 
 
+@pytest.mark.usefixtures("small")
 def test_wrong_statistics_and_crashes_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     run_torch = ops.run_torch
 
@@ -291,6 +299,7 @@ def test_wrong_statistics_and_crashes_are_failures(monkeypatch: pytest.MonkeyPat
     assert "tile of no rows" in failure.message
 
 
+@pytest.mark.usefixtures("small")
 def test_gradients_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "attention a(t: real[H] learned) { mask j <= i; bias t[h] * (i - j) }"
     assert verify(target(text), examples=3).passed
@@ -317,6 +326,7 @@ def test_gradients_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "['gradient of t']" in failure.snippet
 
 
+@pytest.mark.usefixtures("small")
 def test_calls_that_the_op_does_not_take_are_counted() -> None:
     outcome = verify(target("attention a { q = rope(q, i); k = rope(k, j) }"), examples=6)
     assert outcome.passed
