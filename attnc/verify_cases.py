@@ -91,26 +91,21 @@ def search(
     with tempfile.TemporaryDirectory() as home:
         set_hypothesis_home_dir(home)  # otherwise hypothesis leaves a folder where the user stands
         try:
-            return find(
-                cases,
-                condition,
-                random=Random(seed),
-                settings=settings(
-                    max_examples=_COPIES * examples,
-                    database=None,
-                    deadline=None,
-                    phases=(Phase.generate, Phase.shrink),
-                    suppress_health_check=[
-                        HealthCheck.too_slow,
-                        HealthCheck.filter_too_much,
-                        HealthCheck.large_base_example,
-                    ],
-                ),
-            )
+            return find(cases, condition, random=Random(seed), settings=_settings(_COPIES * examples))
         except (NoSuchExample, Unsatisfiable):
             return None
         finally:
             set_hypothesis_home_dir(None)
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=_UNIMPORTANT,
+    )
 
 
 # -- parameters ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from attnc.cli.specs import json_option, read_spec, specs_argument
 from attnc.diagnostics import Diagnostic, SpecError
 
 
-@click.command("check")
+@click.command("check", short_help="Show everything that is wrong with specs.")
 @specs_argument
 @json_option
 @click.pass_context

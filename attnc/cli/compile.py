@@ -63,7 +63,7 @@ class Request:
     aux: bool
 
 
-@click.command("compile")
+@click.command("compile", short_help="Write kernels for a GPU that need not be there.")
 @spec_argument
 @target_option
 @click.option(
@@ -73,7 +73,13 @@ class Request:
     metavar="KIND,...",
     help=f"What to write, with commas: {', '.join(_KINDS)}. Default: triton, the assembly and the binary, json.",
 )
-@click.option("-o", "out", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder to write to.")
+@click.option(
+    "-o",
+    "out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Folder to write to; this one when not given.",
+)
 @dtype_option
 @head_dim_option
 @value_dim_option

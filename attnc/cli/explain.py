@@ -21,7 +21,7 @@ from attnc.cli.specs import (
 ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
-@click.command("explain")
+@click.command("explain", short_help="Say what a plan does for given sizes, and why.")
 @spec_argument
 @click.option("--n", type=click.IntRange(0), required=True, metavar="N", help="Queries.")
 @click.option("--m", type=click.IntRange(0), metavar="M", help="Keys; as many as queries when not given.")

@@ -13,7 +13,7 @@ from attnc.diagnostics import CallError, InternalError, SpecError
 from attnc.source import SourceFile
 
 
-@click.command("fmt")
+@click.command("fmt", short_help="Lay out specs in place.")
 @specs_argument
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a file would change, and name it.")
 @click.option("--diff", is_flag=True, help="Write nothing; show what would change; exit with 1 when something would.")

@@ -10,7 +10,7 @@ from attnc.cli.output import print_json, table
 from attnc.cli.specs import json_option
 
 
-@click.command("list")
+@click.command("list", short_help="List the standard library.")
 @json_option
 def command(as_json: bool) -> None:
     """List the standard library: name, what a file declares under that name, and what it is."""

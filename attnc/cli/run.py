@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,7 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     return sizes
 
 
-@click.command("run")
+@click.command("run", short_help="Run on random data, compare, time.")
 @spec_argument
 @click.option("--shape", required=True, callback=_shape, metavar="B,H,N,D", help="Shape of q.")
 @click.option("--kv-heads", type=click.IntRange(1), metavar="HK", help="Heads of k and v, when not those of q.")
@@ -70,10 +72,11 @@ def command(ctx: click.Context, spec: str, backend: str, no_oracle: bool, **opti
     formula in the same dtype, plus two units in the last place; exits with 1 when the error is larger.
     """
     module = read_spec(spec).select(options["attention"])
-    op, inputs = _prepare(module, backend, **options)
-    if not no_oracle:
-        _refuse_too_large(inputs)
-    measured = _measure(op, inputs)
+    with _enough_memory():
+        op, inputs = _prepare(module, backend, **options)
+        if not no_oracle:
+            _refuse_too_large(inputs)
+        measured = _measure(op, inputs)
     click.echo(_title(op, inputs, options["seed"]))
     again = "" if measured.median is None else f", then {_seconds(measured.median)}"
     click.echo(f"  first call {_seconds(measured.first)}{again}")
@@ -81,11 +84,23 @@ def command(ctx: click.Context, spec: str, backend: str, no_oracle: bool, **opti
         return
     from attnc.verify import compare
 
-    comparisons = compare(op, inputs, measured.results)
+    with _enough_memory():
+        comparisons = compare(op, inputs, measured.results)
     rows: list[tuple[object, ...]] = [("", "largest error", "allowed", "")]
     rows += [(c.name, f"{c.error:.3g}", f"{c.allowed:.3g}", "ok" if c.passed else "TOO LARGE") for c in comparisons]
     click.echo("\n".join(f"  {line}" for line in table(rows, right=(1, 2)).splitlines()))
     ctx.exit(0 if all(comparison.passed for comparison in comparisons) else 1)
+
+
+@contextmanager
+def _enough_memory() -> Generator[None]:
+    """Raise CallError where torch finds no memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise CallError("--shape: there is not enough memory for tensors of this size") from error
+        raise
 
 
 def _prepare(module: AttentionModule, backend: str, **options: Any) -> tuple[Op, Inputs]:

@@ -44,13 +44,18 @@ class Progress:
         self._task: Any = self._bar.add_task(self._title, total=self._total, completed=self._done)
         self._bar.start()
 
+    @property
+    def shown(self) -> bool:
+        return self._bar is not None
+
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
 
-@click.command("verify")
+@click.command("verify", short_help="Compare back ends with the oracle on random calls.")
 @specs_argument
 @click.option(
     "--backend", type=click.Choice(tuple(_BACKENDS)), default="all", show_default=True, help="all: torch and interpret."

@@ -74,14 +74,8 @@ def verify_plan(plan: KernelPlan) -> None:
     """A plan: only names that a back end defines, in the order in which it defines them."""
     pairs = {term.name for term in (*plan.dots, *plan.pair_dots)}
     stored = {derived.name for derived in plan.derived} | {tensor.name for tensor in plan.module.tensors}
-    names = [acc.name for acc in plan.accumulators]
-    _require(len(names) == len(set(names)), f"two accumulators of one name among {names}")
-    finished: set[str] = set()
-    for sweep in plan.sweeps:
-        _check_sweep(sweep, finished, pairs)
-        finished |= {acc.name for acc in sweep.accumulators}
-    for expr in (plan.output, *(binding.expr for binding in plan.aux), *((plan.empty,) if plan.empty else ())):
-        _check_plan_refs(expr, finished)
+    results = (plan.output, *(binding.expr for binding in plan.aux), *((plan.empty,) if plan.empty else ()))
+    finished = verify_sweeps(plan.sweeps, results, pairs)
     _check_plan_refs(plan.score, finished | pairs)
     _check_plan_refs(plan.mask, set())
     for derived in plan.derived:
@@ -90,6 +84,22 @@ def verify_plan(plan: KernelPlan) -> None:
     for expr in _plan_expressions(plan):
         _check_plan_leaves(expr, stored)
     _check_visits(plan)
+
+
+def verify_sweeps(sweeps: Iterable[Sweep], results: Iterable[Expr], pairs: set[str] | None = None) -> set[str]:
+    """Accumulators in an order in which each reads what exists; `results` read finished ones. Returns all names.
+
+    `pairs` are the names of inner products, once there are any.
+    """
+    finished: set[str] = set()
+    for sweep in sweeps:
+        names = [acc.name for acc in sweep.accumulators]
+        _require(len(names) == len({*names} - finished), f"two accumulators of one name among {names}")
+        _check_sweep(sweep, finished, pairs or set())
+        finished |= set(names)
+    for expr in results:
+        _check_plan_refs(expr, finished)
+    return finished
 
 
 def _check_operands(plan: KernelPlan, stored: set[str]) -> None:

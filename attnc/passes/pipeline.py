@@ -20,10 +20,10 @@ from attnc.ir.module import AttentionModule, Binding
 from attnc.ir.plan import Accumulator, KernelPlan, Part, Sweep, Tile
 from attnc.ir.traverse import substitute
 from attnc.ir.types import VectorType
-from attnc.ir.verify import verify_module, verify_plan
+from attnc.ir.verify import verify_module, verify_plan, verify_sweeps
 from attnc.passes.block_sparsity import BlockSparsity
 from attnc.passes.errors import NotLowerable, fail
-from attnc.passes.exp2 import LOG2E, fold_exp2, scale_by
+from attnc.passes.exp2 import LOG2E, Folded, fold_exp2, scale_by
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
@@ -54,10 +54,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     lowered = _lower_positions(module, positions)
     _check_lengths(lowered, options.value_dim)
     after_pass("positions", lowered)
-    cascade = lower_cascade(lowered, lowered.score, options.value_dim)
-    after_pass("normalizer-passes", cascade)
-    folded = fold_exp2(cascade.sweeps, cascade.output, cascade.aux, cascade.empty)
-    after_pass("exp2", folded)
+    cascade, folded = _lower_normalizer(lowered, options, after_pass)
     operands = Operands()
     score = scale_by(LOG2E, cascade.score) if folded.log2_score else cascade.score
     score = operands.lower(fold(score))
@@ -87,6 +84,17 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     verify_plan(plan)
     after_pass("plan", plan)
     return plan
+
+
+def _lower_normalizer(module: AttentionModule, options: PlanOptions, after_pass: AfterPass) -> tuple[Cascade, Folded]:
+    """The cascade as sweeps, then with its exponentials in base 2."""
+    cascade = lower_cascade(module, module.score, options.value_dim)
+    verify_sweeps(cascade.sweeps, (cascade.output, *(binding.expr for binding in cascade.aux)))
+    after_pass("normalizer-passes", cascade)
+    folded = fold_exp2(cascade.sweeps, cascade.output, cascade.aux, cascade.empty)
+    verify_sweeps(folded.sweeps, (folded.output, *(binding.expr for binding in folded.aux)))
+    after_pass("exp2", folded)
+    return cascade, folded
 
 
 def _lower_positions(module: AttentionModule, positions: Positions) -> AttentionModule:

@@ -416,8 +416,63 @@ def test_run_refuses_wrong_input(spec: Callable[[str], str]) -> None:
     assert "--param size=..." in bad("run", dynamic, "--shape", "1,1,4,8")
 
 
+def test_run_says_when_there_is_not_enough_memory() -> None:
+    shape = f"1,1,{1 << 44},64"
+    assert "not enough memory" in bad("run", "std:full", "--shape", shape, "--no-oracle")
+
+
 def test_run_without_the_oracle() -> None:
     assert "largest error" not in good("run", "std:full", "--shape", "1,1,4,8", "--no-oracle")
+
+
+# ---------------------------------------------------------------------------------------- verify
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small calls only."""
+    from attnc import verify_cases
+
+    monkeypatch.setitem(verify_cases.LIMITS, "torch", verify_cases.Limits(20, 1 << 12, 16, ("fp32",)))
+
+
+@pytest.mark.usefixtures("small")
+def test_verify_prints_a_line_for_each_attention_and_back_end(spec: Callable[[str], str]) -> None:
+    path = spec(TWO)
+    lines = good("verify", path, "--examples", "2", "--backend", "torch").splitlines()
+    assert [re.sub(r"[\d.]+ s$", "", line) for line in lines] == [
+        "ok past, torch: 2 calls, ",
+        "ok rest, torch: 2 calls, ",
+    ]
+    assert "pasd" in bad("verify", path, "--attention", "pasd")
+    assert "sise" in bad("verify", "std:sliding_window", "--param", "sise=3")
+
+
+@pytest.mark.usefixtures("small")
+def test_verify_prints_a_program_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnc import ops
+
+    run_torch = ops.run_torch
+    monkeypatch.setattr(ops, "run_torch", lambda *call: (run_torch(*call)[0] + 1, run_torch(*call)[1]))
+    result = attnc_("verify", "-", "--examples", "2", "--backend", "torch", text=CAUSAL)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("FAILED causal, torch")
+    assert "largest error of out is 1, allowed is" in result.stdout
+    assert f"source={CAUSAL!r}" in result.stdout
+
+
+def test_verify_shows_a_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnc.cli import verify
+
+    monkeypatch.setattr(verify, "_PATIENCE", -1.0)
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        progress = verify.Progress("causal", 3)
+        progress()
+        assert progress.shown == terminal
+        progress()
+        progress.close()
+        assert not progress.shown
 
 
 # ------------------------------------------------------------------------------------ processes
