@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from attnc.ops import Op
 
 BACKENDS = ("auto", "triton", "interpret", "cpp", "torch")
-#: Bytes that the dense oracle may take: some 64 for each pair of a query and a key.
+#: Bytes that the dense oracle takes for a pair of a query and a key, roughly, and that it may take in all.
+_PAIR_BYTES = 64
 _ORACLE_BYTES = 8 << 30
 _ROUNDS = 5
 _ROUNDS_SECONDS = 2.0
@@ -73,9 +74,7 @@ def command(ctx: click.Context, spec: str, backend: str, no_oracle: bool, **opti
     """
     module = read_spec(spec).select(options["attention"])
     with _enough_memory():
-        op, inputs = _prepare(module, backend, **options)
-        if not no_oracle:
-            _refuse_too_large(inputs)
+        op, inputs = _prepare(module, backend, dense=not no_oracle, **options)
         measured = _measure(op, inputs)
     click.echo(_title(op, inputs, options["seed"]))
     again = "" if measured.median is None else f", then {_seconds(measured.median)}"
@@ -103,7 +102,7 @@ def _enough_memory() -> Generator[None]:
         raise
 
 
-def _prepare(module: AttentionModule, backend: str, **options: Any) -> tuple[Op, Inputs]:
+def _prepare(module: AttentionModule, backend: str, *, dense: bool, **options: Any) -> tuple[Op, Inputs]:
     import torch
 
     from attnc.drawing import UndrawableError, draw
@@ -120,6 +119,8 @@ def _prepare(module: AttentionModule, backend: str, **options: Any) -> tuple[Op,
     chosen: Any = backend if backend != "auto" else "triton" if on_gpu else "torch"
     op = Op(bind(module, {name: value for name, value in given.items() if name not in dynamic}), chosen, None)
     case = _case(op.module, {name: value for name, value in given.items() if name in dynamic}, **options)
+    if dense:
+        _refuse_too_large(case)
     try:
         inputs = draw(op.module, case)
     except UndrawableError as error:
@@ -173,13 +174,13 @@ def _dynamic(module: AttentionModule, given: dict[str, Scalar]) -> tuple[tuple[s
     return tuple(values)
 
 
-def _refuse_too_large(inputs: Inputs) -> None:
-    batch, heads, queries, _ = inputs.q.shape
-    needed = 64 * batch * heads * queries * inputs.k.shape[2]
+def _refuse_too_large(case: Case) -> None:
+    heads = case.batch * case.heads
+    needed = _PAIR_BYTES * heads * case.queries * case.keys
     if needed > _ORACLE_BYTES:
         raise CallError(
-            f"the oracle would need some {needed / 2**30:.0f} GiB for {queries} x {inputs.k.shape[2]} pairs in "
-            f"{batch * heads} heads: take fewer tokens or heads, or --no-oracle to run without comparing"
+            f"the oracle would need some {needed / 2**30:.0f} GiB for {case.queries} x {case.keys} pairs in {heads} "
+            "heads: take fewer tokens or heads, or --no-oracle to run without comparing"
         )
 
 

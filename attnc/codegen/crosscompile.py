@@ -22,9 +22,20 @@ from attnc.codegen.interpreter import plain_function, replaced_functions
 from attnc.codegen.triton_module import TritonModule
 from attnc.diagnostics import AttncError
 
-#: Bytes of shared memory that one program may use (CUDA C++ Programming Guide, table of compute capabilities;
-#: AMD CDNA3 ISA guide: 64 KiB of LDS). Triton does not check them without a device.
-SHARED_MEMORY = {"cuda:80": 166_912, "cuda:90": 232_448, "cuda:100": 232_448, "hip:gfx942": 65_536}
+#: Targets with the bytes of shared memory that one program may use (CUDA C++ Programming Guide, table of compute
+#: capabilities; AMD CDNA ISA guides: size of the LDS). Triton checks neither without a device: a capability that it
+#: does not know ends the process.
+SHARED_MEMORY = {
+    "cuda:80": 166_912,
+    "cuda:86": 101_376,
+    "cuda:89": 101_376,
+    "cuda:90": 232_448,
+    "cuda:100": 232_448,
+    "cuda:120": 101_376,
+    "hip:gfx90a": 65_536,
+    "hip:gfx942": 65_536,
+    "hip:gfx950": 163_840,
+}
 
 _ELEMENTS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -62,16 +73,13 @@ def cross_compile(module: TritonModule, target: str, dtype: str, config: LaunchC
 
 
 def parse_target(target: str) -> Any:
-    """The triton target of a name such as "cuda:90" or "hip:gfx942"."""
+    """The triton target of a name such as "cuda:90" or "hip:gfx942". Raises AttncError for one that is not listed."""
     from triton.backends.compiler import GPUTarget
 
-    match = re.fullmatch(r"cuda:(\d{2,3})", target)
-    if match:
-        return GPUTarget("cuda", int(match[1]), 32)
-    match = re.fullmatch(r"hip:(gfx9[0-9a-f]{2})", target)
-    if match:
-        return GPUTarget("hip", match[1], 64)
-    raise AttncError(f"unknown target `{target}`; known are {', '.join(SHARED_MEMORY)} and others of their form")
+    if target not in SHARED_MEMORY:
+        raise AttncError(f"unknown target `{target}`; known are {', '.join(SHARED_MEMORY)}")
+    family, architecture = target.split(":")
+    return GPUTarget(family, int(architecture), 32) if family == "cuda" else GPUTarget(family, architecture, 64)
 
 
 @contextmanager
@@ -117,8 +125,8 @@ def _compile(module: ModuleType, kernel: KernelText, target: str, dtype: str, co
     assembly, binary = str(stages["ptx" if nvidia else "amdgcn"]), stages["cubin" if nvidia else "hsaco"]
     assert isinstance(binary, bytes)
     registers, spills = _nvidia_usage(binary) if nvidia else _amd_usage(assembly)
-    limit = SHARED_MEMORY.get(target, 0)
-    resources = Resources(registers, spills, int(compiled.metadata.shared), limit, config.warps, config.stages)
+    shared = int(compiled.metadata.shared)
+    resources = Resources(registers, spills, shared, SHARED_MEMORY[target], config.warps, config.stages)
     return Binary(kernel.name, target, stages, assembly, binary, resources)
 
 

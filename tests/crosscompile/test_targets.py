@@ -18,7 +18,7 @@ from attnc.driver import stdlib_names
 from attnc.passes.pipeline import PlanOptions, make_plan
 from tests.golden.test_stages import PARAMS
 
-TARGETS = tuple(SHARED_MEMORY)
+TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 #: Specs of different kinds of code: token maps, look-ups by pair, data-dependent masks, a sink, a grid.
 ROTATION = ("sliding_window", "rope", "softmax_sink", "relative_table", "document", "neighborhood_2d", "softplus_l1")
 
@@ -89,8 +89,10 @@ def test_full_tiles_carry_no_mask_code(name: str) -> None:
 
 
 def test_unknown_targets_are_refused() -> None:
-    with pytest.raises(attnc.AttncError, match="unknown target `cuda:nine`"):
-        parse_target("cuda:nine")
+    for name in ("cuda:nine", "cuda:999", "cuda", ""):
+        with pytest.raises(attnc.AttncError, match=f"unknown target `{name}`"):
+            parse_target(name)
+    assert {parse_target(name).backend for name in SHARED_MEMORY} == {"cuda", "hip"}
 
 
 def causal_in_the_interpreter() -> float:
