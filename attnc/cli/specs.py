@@ -89,11 +89,10 @@ def _scalar(text: str) -> Scalar | None:
 
 
 def _target(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    import re
+    from attnc.codegen.config import SHARED_MEMORY
 
-    if re.fullmatch(r"cuda:\d{2,3}|hip:gfx9[0-9a-f]{2}", value) is None:
-        known = "cuda:80, cuda:90, cuda:100, hip:gfx942"
-        raise click.BadParameter(f"unknown target {value!r}; known are {known} and others of their form", ctx, param)
+    if value not in SHARED_MEMORY:
+        raise click.BadParameter(f"unknown target {value!r}; known are {', '.join(SHARED_MEMORY)}", ctx, param)
     return value
 
 
@@ -114,7 +113,7 @@ target_option = click.option(
     callback=_target,
     default="cuda:90",
     show_default=True,
-    help="cuda:80, cuda:90, cuda:100, hip:gfx942 or another of their form.",
+    help="The GPU: cuda:80, cuda:90, cuda:100, hip:gfx942, ...",
 )
 head_dim_option = click.option("--head-dim", type=click.IntRange(1, 256), default=64, show_default=True, metavar="D")
 value_dim_option = click.option(

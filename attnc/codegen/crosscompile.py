@@ -16,26 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from attnc.codegen.cache import load_source
-from attnc.codegen.config import LaunchConfig
+from attnc.codegen.config import SHARED_MEMORY, LaunchConfig
 from attnc.codegen.context import Arg, KernelText
 from attnc.codegen.interpreter import plain_function, replaced_functions
 from attnc.codegen.triton_module import TritonModule
 from attnc.diagnostics import AttncError
-
-#: Targets with the bytes of shared memory that one program may use (CUDA C++ Programming Guide, table of compute
-#: capabilities; AMD CDNA ISA guides: size of the LDS). Triton checks neither without a device: a capability that it
-#: does not know ends the process.
-SHARED_MEMORY = {
-    "cuda:80": 166_912,
-    "cuda:86": 101_376,
-    "cuda:89": 101_376,
-    "cuda:90": 232_448,
-    "cuda:100": 232_448,
-    "cuda:120": 101_376,
-    "hip:gfx90a": 65_536,
-    "hip:gfx942": 65_536,
-    "hip:gfx950": 163_840,
-}
 
 _ELEMENTS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import attnc
-from attnc.codegen.config import LaunchConfig, default_config
+from attnc.codegen.config import SHARED_MEMORY, LaunchConfig, default_config
 from attnc.codegen.context import Variant
-from attnc.codegen.crosscompile import SHARED_MEMORY, cross_compile, parse_target
+from attnc.codegen.crosscompile import cross_compile, parse_target
 from attnc.codegen.triton_module import lower_triton
 from attnc.compiler import compile_module
 from attnc.driver import stdlib_names
