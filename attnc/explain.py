@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from attnc.diagnostics import CallError
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
 from attnc.ir.expr import Const, Lookup
 from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece
 from attnc.ir.printer import print_expr, print_plan
 
-#: Peak dense 16-bit rate and memory bandwidth of one device, from the vendors' data sheets: FLOP/s, bytes/s.
+#: Peak dense rate of 16-bit matrix products, that of float32 arithmetic (FLOP/s) and memory bandwidth (bytes/s) of one
+#: device, from the vendors' data sheets: A100, H100 SXM, B200, MI300X.
 TARGETS = {
-    "cuda:80": (312e12, 2.0e12),
-    "cuda:90": (989e12, 3.35e12),
-    "cuda:100": (2250e12, 8.0e12),
-    "hip:gfx942": (1307e12, 5.3e12),
+    "cuda:80": (312e12, 19.5e12, 2.0e12),
+    "cuda:90": (989e12, 67e12, 3.35e12),
+    "cuda:100": (2250e12, 75e12, 8.0e12),
+    "hip:gfx942": (1307e12, 163e12, 5.3e12),
 }
 #: Query tiles that are counted one by one; beyond, a regular sample stands for all.
 _COUNTED = 4096
@@ -40,14 +42,15 @@ class TileCounts:
 class Report:
     """The answer of `op.explain`; `str(report)` is for people, `to_json` for programs.
 
-    FLOPs and bytes are per batch and head, in 16-bit precision; `roofline_us` is the time in microseconds that the
-    larger of the two needs on the target.
+    FLOPs and bytes are per batch and head, for inputs of `itemsize` bytes; `roofline_us` is the time in microseconds
+    that the slower of the two needs on the target.
     """
 
     name: str
     n: int
     m: int
     target: str
+    itemsize: int
     tile: tuple[int, int]
     tiles: TileCounts
     exact: bool
@@ -78,7 +81,7 @@ class Report:
             )
         lines.append(f"            {self.why}{'' if self.exact else ' (not exact)'}")
         lines.append(f"  work      {self.flops:.3e} FLOP, {self.bytes:.3e} bytes per batch and head")
-        lines.append(f"  roofline  {self.roofline_us:.1f} us on {self.target} at 16-bit peak rates")
+        lines.append(f"  roofline  {self.roofline_us:.1f} us on {self.target} at {8 * self.itemsize}-bit peak rates")
         lines += [f"  sweep {n}   {text}" for n, text in enumerate(self.sweeps)]
         lines += [f"            {text}" for text in self.passes]
         lines += [f"  per token {text}" for text in self.token_maps]
@@ -86,7 +89,9 @@ class Report:
 
 
 def explain(plan: KernelPlan, n: int, m: int, target: str) -> Report:
-    """The report of a plan for N = n, M = m. Unknown targets are treated as "cuda:90"."""
+    """The report of a plan for N = n, M = m. Raises CallError for a target whose rates are not in `TARGETS`."""
+    if target not in TARGETS:
+        raise CallError(f"target: rates are known of {', '.join(TARGETS)}, not of {target!r}")
     part = plan.parts[0]
     tiles = count_tiles(plan, part, n, m)
     visited = tiles.total if tiles.why_unknown else tiles.full + tiles.partial
@@ -95,13 +100,15 @@ def explain(plan: KernelPlan, n: int, m: int, target: str) -> Report:
     sweeps_with_score = len(plan.sweeps)
     weighted = sum(acc.weighted for acc in plan.accumulators)
     flops = pairs * (per_pair * sweeps_with_score + 2 * plan.value_dim * weighted)
-    moved = 2 * (n * (plan.head_dim + plan.value_dim) + m * (plan.head_dim + plan.value_dim))
-    rate, bandwidth = TARGETS.get(target, TARGETS["cuda:90"])
+    moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
+    half, single, bandwidth = TARGETS[target]
+    rate = half if plan.itemsize == 2 else single
     return Report(
         name=plan.module.name,
         n=n,
         m=m,
         target=target,
+        itemsize=plan.itemsize,
         tile=(part.tile.rows, part.tile.keys),
         tiles=tiles,
         exact=part.exact,

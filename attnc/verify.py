@@ -46,11 +46,15 @@ def allowed_error(exact: Tensor, plain: Tensor, dtype: torch.dtype, *, factor: f
     `exact` is the oracle's, `plain` that of the plain evaluation, whose error counts where both are finite.
     """
     exact, plain = exact.double(), plain.double()
-    finite = exact.isfinite() & plain.isfinite()
-    rounding = float((plain - exact)[finite].abs().max()) if bool(finite.any()) else 0.0
-    scale = float(exact[exact.isfinite()].abs().max()) if bool(exact.isfinite().any()) else 0.0
+    finite = exact.isfinite()
+    rounding = _largest(torch.where(finite & plain.isfinite(), plain - exact, 0.0))
+    scale = _largest(torch.where(finite, exact, 0.0))
     info = torch.finfo(dtype)
     return factor * rounding + 2 * info.eps * max(scale, info.smallest_normal)
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def largest_error(found: Tensor, exact: Tensor) -> float:
@@ -63,7 +67,7 @@ def largest_error(found: Tensor, exact: Tensor) -> float:
     found, exact = found.double(), exact.double()
     same = (found == rounded) | (found.isnan() & rounded.isnan())
     error = torch.where(rounded.isfinite(), (found - exact).abs(), torch.where(same, 0.0, float("inf")))
-    return float(error.nan_to_num(nan=float("inf"), posinf=float("inf")).max()) if error.numel() else 0.0
+    return _largest(error.nan_to_num(nan=float("inf"), posinf=float("inf")))
 
 
 @dataclass(frozen=True, slots=True)

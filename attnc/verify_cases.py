@@ -52,7 +52,7 @@ class Limits:
 
 #: What each back end computes in reasonable time. Not float64: the oracle is no more exact than that.
 LIMITS: dict[str, Limits] = {
-    "torch": Limits(1000, 1 << 21, 256, ("fp32", "bf16", "fp16"), differentiable=True),
+    "torch": Limits(1000, 1 << 19, 256, ("fp32", "bf16", "fp16"), differentiable=True),
     "interpret": Limits(130, 64 * 32 * 32, 128, ("fp32", "fp16", "bf16"), tile=32),
 }
 

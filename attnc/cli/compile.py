@@ -150,7 +150,6 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     stages("bound", module)
     options = PlanOptions(request.head_dim, request.value_dim, _ITEMSIZE[request.dtype])
     plan = make_plan(module, options, stages)
-    stages("plan", plan)
     emitted = lower_triton(plan, Variant(aux=request.aux))
     stages("triton", emitted)
     return emitted

@@ -136,11 +136,12 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """Everything a back end needs to know about one op for one D, Dv and dtype."""
+    """Everything a back end needs to know about one op for one D, Dv and dtype of `itemsize` bytes."""
 
     module: AttentionModule
     head_dim: int
     value_dim: int
+    itemsize: int
     parts: tuple[Part, ...]
     derived: tuple[Derived, ...]
     dots: tuple[DotTerm, ...]

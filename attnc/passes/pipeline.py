@@ -67,6 +67,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
         module=module,
         head_dim=options.head_dim,
         value_dim=options.value_dim,
+        itemsize=options.itemsize,
         parts=(part,),
         derived=tuple(operands.derived),
         dots=tuple(operands.dots),

@@ -332,6 +332,7 @@ def test_compile_prints_every_stage(spec: Callable[[str], str], tmp_path: Path) 
         "compile", spec(WINDOW), "--param", "size=64", "--print-after", "all", "--emit", "plan", "-o", str(tmp_path)
     )
     stages = re.findall(r"^# after (\S+)$", text, re.MULTILINE)
+    assert len(set(stages)) == len(stages)
     assert stages[:3] == ["ast", "typed", "bound"]
     assert stages[-2:] == ["plan", "triton"]
     assert {"normalizer-passes", "block-sparsity"} <= set(stages)
