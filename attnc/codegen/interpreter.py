@@ -10,6 +10,7 @@ library functions are replaced by their plain Python bodies, and the emitted mod
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
@@ -72,8 +73,9 @@ class InterpretedModule:
         """Run one launch, program after program."""
         arguments = dict(launch.arguments)
         kernel = self._kernels[launch.kernel.name]
-        # On a GPU 0 / 0 is NaN without a word; so it is here.
-        with replaced_functions(plain_function), np.errstate(all="ignore"):
+        # On a GPU 0 / 0 and the maximum of NaNs are NaN without a word; so they are here.
+        with replaced_functions(plain_function), np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
             kernel.run(grid=(launch.programs,), warmup=False, **arguments)
 
 
