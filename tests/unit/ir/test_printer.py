@@ -14,7 +14,6 @@ from tests.oracles.modules import module_of, standard
 from tests.property import masks
 from tests.property.specs import PARAMETERS, Spec, specs
 
-MANY = settings(max_examples=3 * settings().max_examples)
 HEADER = ", ".join(PARAMETERS.values())
 
 
@@ -22,7 +21,6 @@ def mask_of(text: str) -> Expr:
     return module_of(f"attention a({masks.HEADER}) {{ mask {text} }}").mask
 
 
-@MANY
 @given(mask=masks.masks)
 def test_printed_masks_read_back(mask: masks.Term) -> None:
     assume(not any(f"{index}.{axis}" in mask.text for index in "ij" for axis in "xy"))
@@ -30,7 +28,6 @@ def test_printed_masks_read_back(mask: masks.Term) -> None:
     assert mask_of(print_expr(expr)) == expr
 
 
-@MANY
 @given(spec=specs())
 def test_printed_scores_read_back(spec: Spec) -> None:
     score = module_of(spec.text).score
