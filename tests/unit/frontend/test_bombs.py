@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,14 +17,21 @@ from tests.unit.frontend.texts import MemoryLoader, checked, codes_of
 
 #: Process time doubles while the other thread of the core is busy.
 SECOND = 2.0
+ATTEMPTS = 3
+
+Answer = TypeVar("Answer")
 
 
-@pytest.fixture(autouse=True)
-def _within_a_second() -> Iterator[None]:
-    checked("mask warm = i == j")
-    start = time.process_time()
-    yield
-    assert time.process_time() - start < SECOND
+def in_time(answer: Callable[[], Answer]) -> Answer:
+    """The answer, which has to come within the limit in one of three attempts: what explodes misses every one."""
+    spent: list[float] = []
+    for _ in range(ATTEMPTS):
+        start = time.process_time()
+        found = answer()
+        spent.append(time.process_time() - start)
+        if spent[-1] < SECOND:
+            return found
+    pytest.fail(f"took {spent} seconds")
 
 
 def _doubling_lets() -> str:
@@ -102,7 +110,8 @@ BOMBS: dict[str, tuple[Callable[[], str], set[str]]] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb(name: str) -> None:
-    found = _findings(BOMBS[name][0]())
+    text = BOMBS[name][0]()
+    found = in_time(lambda: _findings(text))
     assert {diagnostic.code for diagnostic in found} == BOMBS[name][1]
     assert len(found) <= 60
     assert len(render_all(found)) < 100_000
@@ -134,7 +143,8 @@ def test_a_file_that_imports_itself() -> None:
 
 def test_chain_of_imports_is_bounded() -> None:
     files = {f"./f{n}.attn": f'import "./f{n + 1}.attn" (y{n + 1})\nmask y{n} = y{n + 1}' for n in range(500)}
-    assert codes_of('import "./f0.attn" (y0)\nmask z = y0', MemoryLoader(files=files)) == ["E205"]
+    text = 'import "./f0.attn" (y0)\nmask z = y0'
+    assert in_time(lambda: codes_of(text, MemoryLoader(files=files))) == ["E205"]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\0mask", b"mask a = \x80", b"\x7fELF" + bytes(range(256))])

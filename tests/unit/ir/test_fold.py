@@ -130,7 +130,7 @@ def test_shared_nodes_are_folded_once() -> None:
         expr = _ints("add", expr, expr)
     start = time.process_time()
     folded = fold(expr)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 5  # seconds; unshared it would be 2^100 nodes
     assert isinstance(folded, Call)
     assert folded.args[0] is folded.args[1]
 
