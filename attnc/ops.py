@@ -60,18 +60,20 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
     params: Mapping[str, bool | int | float] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     tile: tuple[int, int] | None = None,
+    key_mask: str | None = None,
 ) -> Op:
     """Compile an attention from a file, from the standard library ("std:causal") or from text.
 
     `attention` picks one of several by name; `params` are the static parameters; `tensors` are used by every call that
-    does not give its own; `tile` overrides the number of queries and keys per tile (16 to 512, powers of two). Raises
-    SpecError, whose `diagnostics` say what is wrong where, and CallError for the other arguments.
+    does not give its own; `tile` overrides the number of queries and keys per tile (16 to 512, powers of two);
+    `key_mask` names one more tensor bool[B, M], and keys where it is false take no part: padding. Raises SpecError,
+    whose `diagnostics` say what is wrong where, and CallError for the other arguments.
     """
     if backend not in _BACKENDS:
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
     if backend == "cpp":
         refuse('backend: the C++ back end does not exist yet; use backend="torch" on a CPU')
-    module = compile_module(spec, source=source, attention=attention, params=params or {})
+    module = compile_module(spec, source=source, attention=attention, params=params or {}, key_mask=key_mask)
     return Op(module, backend, _check_tile(tile), dict(tensors or {}))
 
 
