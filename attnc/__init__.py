@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnc.diagnostics import AttncError, AttncWarning, CallError, Diagnostic, InternalError, SpecError
 
 if TYPE_CHECKING:
+    from attnc import nn
     from attnc.emit import Artifact, emit
     from attnc.ops import Op, compile  # noqa: A004  # the public name; re.compile reads the same
 
@@ -31,17 +32,21 @@ __all__ = [
     "__version__",
     "compile",
     "emit",
+    "nn",
 ]
 
 _LAZY = {"Artifact": "attnc.emit", "emit": "attnc.emit", "Op": "attnc.ops", "compile": "attnc.ops"}
+_MODULES = ("nn",)
 
 
 def __getattr__(name: str) -> Any:
     """Names that need torch are imported when they are first used (PEP 562)."""
-    if name not in _LAZY:
+    if name not in _LAZY and name not in _MODULES:
         raise AttributeError(f"module 'attnc' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"attnc.{name}")
     value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value

@@ -37,9 +37,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "emit": (*BASE, *PHASES, "compiler", "driver"),
     "ops": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "torch_backend", "calls", "explain"),
     "drawing": (*BASE, "ir", "eager"),
+    "nn": (*BASE, "ir", "calls", "drawing", "ops"),
     "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing"),
     "cli": (*BASE, *PHASES, "compiler", "driver", "explain", "emit", "ops", "drawing", "verify*", "__init__"),
-    "__init__": (*BASE, "compiler", "driver", "explain", "emit", "ops", "verify*"),
+    "__init__": (*BASE, "compiler", "driver", "explain", "emit", "nn", "ops", "verify*"),
     "__main__": ("cli",),
 }
 
@@ -53,6 +54,7 @@ TORCH = (
     "torch_backend.py",
     "calls.py",
     "ops.py",
+    "nn.py",
     "drawing.py",
     "verify*.py",
     "cli/*.py",
