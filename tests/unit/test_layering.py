@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "explain": (*BASE, *PHASES, "compiler", "driver"),
     "emit": (*BASE, *PHASES, "compiler", "driver"),
     "ops": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "torch_backend", "calls", "explain"),
+    "integrations": (*BASE, "ir", "eager", "ops"),  # other libraries: each module one
     "drawing": (*BASE, "ir", "eager"),
     "nn": (*BASE, "ir", "calls", "drawing", "ops"),
     "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing"),
@@ -55,6 +56,7 @@ TORCH = (
     "calls.py",
     "ops.py",
     "nn.py",
+    "integrations/*.py",
     "drawing.py",
     "verify*.py",
     "cli/*.py",

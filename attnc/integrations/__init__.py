@@ -1,0 +1,1 @@
+"""attnc inside other libraries: one module for each."""
