@@ -22,7 +22,13 @@ from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
 
 MAX_HEAD_DIM = 256
-Checks = Literal["basic", "full"]
+#: "basic" reads shapes, and document starts on a CPU; "full" reads values, too; "shapes" reads no data at all.
+Checks = Literal["basic", "full", "shapes"]
+#: "meta" tensors have shapes only: their results, too.
+DEVICES = ("cpu", "cuda", "meta")
+#: Sizes are symbols while torch traces a call.
+INTEGERS: Any = (int, torch.SymInt)
+REALS: Any = (int, float, torch.SymInt, torch.SymFloat)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -45,6 +51,27 @@ class RawCall:
 def refuse(message: str) -> NoReturn:
     """Raise CallError."""
     raise CallError(message)
+
+
+def check_kinds(module: AttentionModule, call: RawCall) -> None:
+    """What torch's dispatcher would answer less clearly: names, and that everything is of the right kind."""
+    for name, tensor in (("q", call.q), ("k", call.k), ("v", call.v)):
+        _check_plain(name, tensor)
+    if call.q.device.type not in DEVICES:
+        refuse(f"q: there are back ends for {' and '.join(DEVICES[:2])} tensors, got one on {call.q.device}")
+    _check_names(module, call.named)
+    for param in module.tensors:
+        _check_plain(param.name, call.named[param.name])
+    for scalar in module.scalars:
+        if scalar.dynamic:
+            _check_scalar(scalar, call.named)
+    _check_scale(module, call.scale, 1)
+    if call.checks not in ("basic", "full", "shapes"):
+        refuse(f'checks: expected "basic" or "full", got {call.checks!r}')
+    for name, offset in (("q_offset", call.q_offset), ("k_offset", call.k_offset)):
+        _offset_kind(name, offset)
+    for starts in _both_starts(call.cu_seqlens):
+        _check_plain("cu_seqlens", starts)
 
 
 def check_call(module: AttentionModule, call: RawCall) -> CallInputs:
@@ -105,8 +132,6 @@ def _check_plain(name: str, tensor: Any) -> None:
         refuse(f"{name}: expected a tensor, got {type(tensor).__name__}")
     if tensor.layout != torch.strided or tensor.is_nested:
         refuse(f"{name}: expected a strided tensor, got {'nested' if tensor.is_nested else tensor.layout}")
-    if tensor.device.type == "meta":
-        refuse(f"{name}: a meta tensor has no data")
 
 
 def _check_head_dims(sizes: Mapping[str, int]) -> None:
@@ -191,7 +216,7 @@ def _mentions_tokens(dim: Any) -> bool:
 
 
 def _dimension(param: TensorParam, axis: int, call: RawCall, sizes: Mapping[str, int]) -> int:
-    known = {**sizes, **{name: value for name, value in call.named.items() if isinstance(value, int)}}
+    known = {**sizes, **{name: value for name, value in call.named.items() if isinstance(value, INTEGERS)}}
     try:
         return evaluate_exact(param.dims[axis], known)
     except (UnknownValueError, ZeroDivisionError):
@@ -215,8 +240,8 @@ def _check_scalar(param: ScalarParam, named: Mapping[str, Any]) -> float:
     if param.name not in named:
         assert isinstance(param.default, Const)
         return param.default.value
-    value = named[param.name]
-    allowed = {"bool": (bool,), "int": (int,), "real": (int, float)}[param.type.kind]
+    value: Any = named[param.name]
+    allowed: Any = {"bool": (bool,), "int": INTEGERS, "real": REALS}[param.type.kind]
     if not isinstance(value, allowed) or (isinstance(value, bool) and param.type.kind != "bool"):
         refuse(f"{param.name}: expected a Python {param.type.kind}, got {type(value).__name__} {value!r}")
     if param.type.kind == "int" and not -INT32 <= value < INT32:
@@ -231,7 +256,7 @@ def _check_scale(module: AttentionModule, scale: Any, head_dim: int) -> float:
         return 1.0 / math.sqrt(head_dim)
     if not module.reads_scale:
         refuse(f"scale: {module.name} does not read `scale`, so giving one would change nothing")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    if isinstance(scale, bool) or not isinstance(scale, REALS) or not math.isfinite(scale):
         refuse(f"scale: expected a finite number, got {scale!r}")
     return float(scale)
 
@@ -239,32 +264,47 @@ def _check_scale(module: AttentionModule, scale: Any, head_dim: int) -> float:
 # -- offsets and packing ---------------------------------------------------------------------------------------------
 
 
-def _check_offset(name: str, offset: Any, call: RawCall, sizes: Mapping[str, int]) -> int | str | Tensor:
+def _offset_kind(name: str, offset: Any) -> Literal["end", "tensor", "int"]:
     if isinstance(offset, str):
         if offset == "end" and name == "q_offset":
-            return offset
+            return "end"
         refuse(f'{name}: expected an int, an int tensor [B] or (q_offset only) "end", got {offset!r}')
     if isinstance(offset, Tensor):
+        return "tensor"
+    if isinstance(offset, bool) or not isinstance(offset, INTEGERS):
+        refuse(f"{name}: expected an int or an int tensor [B], got {type(offset).__name__}")
+    return "int"
+
+
+def _check_offset(name: str, offset: Any, call: RawCall, sizes: Mapping[str, int]) -> int | str | Tensor:
+    kind = _offset_kind(name, offset)
+    if kind == "end":
+        return offset
+    if kind == "tensor":
         if offset.dtype not in (torch.int32, torch.int64) or tuple(offset.shape) != (sizes["B"],):
             refuse(f"{name}: expected an int tensor [{sizes['B']}], got {_dtype(offset)} {list(offset.shape)}")
         if offset.device != call.q.device:
             refuse(f"{name}: expected the device of q, {call.q.device}, got {offset.device}")
         return offset.to(torch.int32).contiguous()
-    if isinstance(offset, bool) or not isinstance(offset, int):
-        refuse(f"{name}: expected an int or an int tensor [B], got {type(offset).__name__}")
     last = offset + sizes["N" if name == "q_offset" else "M"]
     if not -INT32 < offset or last >= INT32:
         refuse(f"{name}: positions {offset} to {last - 1} do not fit 32 bits")
     return offset
 
 
-def _check_packing(call: RawCall, sizes: Mapping[str, int]) -> tuple[Tensor | None, Tensor | None]:
-    if call.cu_seqlens is None:
-        return None, None
-    given: Any = call.cu_seqlens
+def _both_starts(given: Any) -> tuple[Any, ...]:
+    if given is None:
+        return ()
     both: tuple[Any, ...] = (*given,) if isinstance(given, tuple | list) else (given, given)  # pyright: ignore[reportUnknownVariableType]
     if len(both) != 2:
         refuse(f"cu_seqlens: expected a tensor [S + 1] or a pair of them, got {len(both)} items")
+    return both
+
+
+def _check_packing(call: RawCall, sizes: Mapping[str, int]) -> tuple[Tensor | None, Tensor | None]:
+    if call.cu_seqlens is None:
+        return None, None
+    both = _both_starts(call.cu_seqlens)
     if sizes["B"] != 1:
         refuse(f"cu_seqlens: packed documents need batch size 1, got {sizes['B']}")
     checked = [_check_starts(name, tensor, call, sizes[name]) for name, tensor in zip(("N", "M"), both, strict=True)]
@@ -279,7 +319,7 @@ def _check_starts(size: str, starts: Any, call: RawCall, total: int) -> Tensor:
         refuse(f"cu_seqlens: expected an int tensor [S + 1], got {_dtype(starts)} {list(starts.shape)}")
     if starts.device != call.q.device:
         refuse(f"cu_seqlens: expected the device of q, {call.q.device}, got {starts.device}")
-    if starts.device.type == "cpu" or call.checks == "full":
+    if call.checks == "full" or (call.checks == "basic" and starts.device.type == "cpu"):
         values: list[int] = starts.tolist()  # pyright: ignore[reportUnknownMemberType]  # torch types it so
         if values[0] != 0 or values[-1] != total or any(a > b for a, b in pairwise(values)):
             refuse(f"cu_seqlens: expected 0 <= ... <= {total} = {size}, never falling, got {values[:8]}...")
@@ -289,7 +329,7 @@ def _check_starts(size: str, starts: Any, call: RawCall, total: int) -> Tensor:
 def _check_pair_tensors(module: AttentionModule, offsets: tuple[Any, Any], sizes: Mapping[str, int]) -> None:
     """A tensor declared over M that queries index too: its rows must hold the queries' positions."""
     shared = query_indexed(module)
-    if not shared or not all(isinstance(offset, int) for offset in offsets):
+    if not shared or not all(isinstance(offset, INTEGERS) for offset in offsets):
         return
     first, last = offsets[0], offsets[0] + sizes["N"]
     start, stop = offsets[1], offsets[1] + sizes["M"]

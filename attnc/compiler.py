@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from attnc.codegen.cache import key_of, load_entry, making, store_entry
 from attnc.diagnostics import CallError
-from attnc.driver import check, load_spec, select
-from attnc.frontend.bind import bind
+from attnc.files import FileLoader, Imported, TextLoader, load_spec
 from attnc.ir.compose import with_key_mask
 from attnc.ir.module import AttentionModule
+from attnc.ir.serialize import MalformedError, dumps, loads
+from attnc.source import SourceFile
+
+Scalars = Mapping[str, bool | int | float]
+#: Raised when what an entry of the cache holds changes its form.
+_FORMAT = "module 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a user asked for: a text by name, the texts it imports, and the choices that bind it.
+
+    Holds everything that compiling takes but the standard library, so a program can be sent to another process.
+    """
+
+    source: SourceFile
+    attention: str | None
+    params: Scalars
+    key_mask: str | None = None
+    imported: tuple[Imported, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A bound module with the program it came from."""
+
+    program: Program
+    module: AttentionModule
+    key: str = field(repr=False)
 
 
 def compile_module(
@@ -17,7 +49,7 @@ def compile_module(
     *,
     source: str | None = None,
     attention: str | None = None,
-    params: Mapping[str, bool | int | float],
+    params: Scalars,
     key_mask: str | None = None,
 ) -> AttentionModule:
     """Load, check and bind: the attention called `attention`, with `params` for its static parameters.
@@ -25,14 +57,81 @@ def compile_module(
     `spec` is a path or "std:NAME"; `source` is text to compile instead of a file; `key_mask` names a tensor
     bool[B, M] that the mask is and-ed with. Raises SpecError, and CallError when that name is taken.
     """
+    return compile_spec(spec, source=source, attention=attention, params=params, key_mask=key_mask).module
+
+
+def compile_spec(
+    spec: str | Path | None,
+    *,
+    source: str | None = None,
+    attention: str | None = None,
+    params: Scalars,
+    key_mask: str | None = None,
+) -> Compiled:
+    """As `compile_module`, with the program; from the cache when the same was compiled before."""
     if spec is None and source is None:
         raise CallError('give a spec: a path, "std:NAME", or source="..."')
-    if spec is None:
-        spec = "<source>"
-    module = bind(select(check(load_spec(spec, source)), attention), params)
-    if key_mask is None:
-        return module
+    text = load_spec("<source>" if spec is None else spec, source)
+    return compile_program(Program(text, attention, dict(params), key_mask))
+
+
+def compile_program(program: Program) -> Compiled:
+    """The bound module of a program. Raises SpecError, CallError."""
+    key = _key(program)
+    if key is None:
+        return _compile(program, "")
+    found = _cached(program, key)
+    if found is None:
+        with making(key):
+            found = _cached(program, key) or _store(_compile(program, key))
+    return found
+
+
+def _key(program: Program) -> str | None:
+    """The name of a program's entry; None when the choices are not ones that bind takes: it will say so."""
+    params = dict(program.params)
+    if not all(isinstance(name, str) and type(value) in (bool, int, float) for name, value in params.items()):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return None
+    choices = json.dumps([program.attention, sorted(params.items()), program.key_mask])
+    given = [text for item in program.imported for text in (item.name, item.text)]
+    return key_of(_FORMAT, program.source.name, program.source.text, choices, *given)
+
+
+def _compile(program: Program, key: str) -> Compiled:
+    from attnc.driver import check, select
+    from attnc.frontend.bind import bind
+
+    loader = TextLoader(program.imported) if program.imported else FileLoader()
+    module = bind(select(check(program.source, loader), program.attention), program.params)
+    if program.key_mask is not None:
+        try:
+            module = with_key_mask(module, program.key_mask)
+        except ValueError as error:
+            raise CallError(f"key_mask: {error}") from None
+    whole = Program(program.source, program.attention, program.params, program.key_mask, loader.imported())
+    return Compiled(whole, module, key)
+
+
+# -- entries ---------------------------------------------------------------------------------------------------------
+
+
+def _store(compiled: Compiled) -> Compiled:
+    files = [[item.name, item.path, item.text] for item in compiled.program.imported]
+    store_entry("module", compiled.key, json.dumps([files, dumps(compiled.module)]))
+    return compiled
+
+
+def _cached(program: Program, key: str) -> Compiled | None:
+    body = load_entry("module", key)
+    if body is None:
+        return None
     try:
-        return with_key_mask(module, key_mask)
-    except ValueError as error:
-        raise CallError(f"key_mask: {error}") from None
+        files, text = json.loads(body)
+        imported = tuple(Imported(*item) for item in files)
+        module: Any = loads(text)
+    except (ValueError, TypeError, MalformedError):
+        return None
+    if not program.imported and not all(item.is_current() for item in imported):
+        return None
+    whole = Program(program.source, program.attention, program.params, program.key_mask, imported)
+    return Compiled(whole, module, key)

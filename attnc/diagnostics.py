@@ -5,6 +5,8 @@ May be imported by everything; imports only `source`.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -129,6 +131,14 @@ class CallError(AttncError, ValueError):
 
 class AttncWarning(UserWarning):
     """Something works, but not as fast or as exact as the user may expect."""
+
+
+def warn_user(message: str) -> None:
+    """An AttncWarning that points at the first line outside this package and the libraries that call it back."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("attnc", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, AttncWarning, stacklevel=level + 1)
 
 
 class InternalError(AttncError):

@@ -6,38 +6,26 @@ and emits its kernels; sizes N, M, B, H never recompile.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from attnc.calls import Checks, RawCall, check_call, refuse
-from attnc.codegen.cache import load_source
-from attnc.codegen.config import default_config
-from attnc.codegen.context import Variant
-from attnc.codegen.interpreter import InterpretedModule
-from attnc.codegen.launch import CallInputs, Launch, run_module
-from attnc.codegen.triton_module import TritonModule, lower_triton
-from attnc.compiler import compile_module
-from attnc.diagnostics import AttncWarning, CallError
-from attnc.explain import Report, explain
-from attnc.ir.intervals import MAX_POSITION
+from attnc.calls import Checks, RawCall, check_call, check_kinds, refuse
+from attnc.compiler import Compiled, Program, compile_program, compile_spec
+from attnc.diagnostics import CallError
+from attnc.executor import Backend, Executor
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import KernelPlan, Tile
-from attnc.passes.pipeline import PlanOptions, make_plan
-from attnc.reference import reference
-from attnc.torch_backend import run_torch
+from attnc.ir.plan import KernelPlan, PlanOptions, Tile
+from attnc.torch_op import register
 
-Backend = Literal["auto", "triton", "interpret", "cpp", "torch"]
+if TYPE_CHECKING:
+    from attnc.explain import Report
+
 _BACKENDS = ("auto", "triton", "interpret", "cpp", "torch")
-#: Tiles of the torch back end: large, as each costs a few dozen torch calls.
-_TORCH_TILE = Tile(256, 512)
-#: Tiles of the interpreter: what a GPU would use for float32 costs seconds there.
-_INTERPRET_TILE = Tile(32, 32)
 _TILE_SIZES = (16, 32, 64, 128, 256, 512)
 
 
@@ -73,8 +61,8 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
     if backend == "cpp":
         refuse('backend: the C++ back end does not exist yet; use backend="torch" on a CPU')
-    module = compile_module(spec, source=source, attention=attention, params=params or {}, key_mask=key_mask)
-    return Op(module, backend, _check_tile(tile), dict(tensors or {}))
+    found = compile_spec(spec, source=source, attention=attention, params=params or {}, key_mask=key_mask)
+    return Op(found, backend, _check_tile(tile), dict(tensors or {}))
 
 
 def _check_tile(tile: object) -> Tile | None:
@@ -88,23 +76,35 @@ def _check_tile(tile: object) -> Tile | None:
 
 
 class Op:
-    """A compiled attention. Call it with q [B, H, N, D], k [B, Hk, M, D], v [B, Hk, M, Dv] -> [B, H, N, Dv]."""
+    """A compiled attention. Call it with q [B, H, N, D], k [B, Hk, M, D], v [B, Hk, M, Dv] -> [B, H, N, Dv].
+
+    Differentiable where its back end is. Works under torch.compile (fullgraph, dynamic shapes), torch.export,
+    torch.func and autocast, which casts q, k, v. Copies and pickles are made from the text of the spec.
+    """
 
     def __init__(
-        self, module: AttentionModule, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor] | None = None
+        self,
+        compiled: Compiled | AttentionModule,
+        backend: Backend,
+        tile: Tile | None,
+        tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
+        module, key = (compiled.module, compiled.key) if isinstance(compiled, Compiled) else (compiled, "")
         self.module = module
         self.backend: Backend = backend
+        self._program = compiled.program if isinstance(compiled, Compiled) else None
         self._tile = tile
-        self._tensors = tensors or {}
-        self._plans: dict[PlanOptions, KernelPlan] = {}
-        self._modules: dict[tuple[PlanOptions, Variant], TritonModule] = {}
-        self._runners: dict[str, Any] = {}
-        self._planned = self._options(64, 64, 2, "triton")
-        self._emitted: tuple[PlanOptions, Variant] = (self._planned, Variant())
+        self._tensors = dict(tensors or {})
+        self._executor, self._ops = register(Executor(module, backend, tile, key))
 
     def __repr__(self) -> str:
         return f"<attnc op {self.module.name}, backend {self.backend}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold the text of the spec and compile it anew: from the cache, as a rule."""
+        if self._program is None:
+            raise TypeError("an op made from a module has no text to be copied by")
+        return _from_program, (self._program, self.backend, self._tile, self._tensors)
 
     def __call__(
         self,
@@ -124,15 +124,51 @@ class Op:
 
         Tensors and dynamic parameters of the spec are given by name. Raises CallError.
         """
-        raw = RawCall(q, k, v, q_offset, k_offset, cu_seqlens, scale, return_aux, checks, {**self._tensors, **tensors})
-        call = check_call(self.module, raw)
-        out, aux = self._run(call)
-        return (out, Aux(aux)) if return_aux else out
+        named = {**self._tensors, **tensors}
+        call = RawCall(q, k, v, q_offset, k_offset, cu_seqlens, scale, return_aux, checks, named)
+        check_kinds(self.module, call)
+        found = self._dispatch(call)
+        if not return_aux:
+            return found
+        out, *aux = found if self._ops.signature.statistics else (found,)
+        return out, Aux(zip(self._ops.signature.statistics, aux, strict=True))
+
+    def _dispatch(self, call: RawCall) -> Any:
+        """Through torch's dispatcher; recorded unless autograd is off (a dual tensor does not say that it is one)."""
+        args = self._ops.signature.flatten(_cast(call))
+        names: list[str] = []
+        if torch.is_grad_enabled():
+            names = [n for n, x in zip(self._ops.signature.tensors, args, strict=False) if _requires_grad(x)]
+        if not torch.is_grad_enabled() or (torch.compiler.is_compiling() and not names):
+            return (self._ops.stats if call.return_aux else self._ops.plain)(*args)
+        if names:
+            self._check_gradients(names, call)
+        return (self._ops.stats_function if call.return_aux else self._ops.plain_function)(*args)
+
+    def _check_gradients(self, names: list[str], call: RawCall) -> None:
+        """Say what has no backward yet, instead of returning an output without a graph."""
+        if not self._executor.has_backward(call.q.device.type):
+            refuse(
+                f"{', '.join(names)} requires grad, but the kernels have no backward yet; "
+                'use backend="torch", or call under torch.no_grad()'
+            )
+        if torch.compiler.is_compiling():
+            return
+        given = {"q": call.q, "k": call.k, "v": call.v, **call.named}
+        made = [name for name, x in given.items() if isinstance(x, Tensor) and x.is_inference()]
+        if made:
+            refuse(f"{', '.join(made)}: made under inference_mode, so it cannot be saved for the backward; clone it")
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor, **keywords: Any) -> Any:
         """The dense float64 meaning of the spec for the same arguments: the oracle. Needs N x M memory."""
+        from attnc.reference import reference
+
         raw = {name: keywords.pop(name, default) for name, default in _CALL_DEFAULTS.items()}
-        call = check_call(self.module, RawCall(q, k, v, **raw, named={**self._tensors, **keywords}))
+        asked = RawCall(q, k, v, **raw, named={**self._tensors, **keywords})
+        check_kinds(self.module, asked)
+        call = check_call(self.module, asked)
+        if q.device.type == "meta":
+            refuse("q: a meta tensor has no data")
         result = reference(
             self.module,
             q,
@@ -151,85 +187,52 @@ class Op:
     # -- what was compiled -----------------------------------------------------------------------------------------
 
     @property
+    def name(self) -> str:
+        """The name of the registered op, torch.ops.attnc.NAME."""
+        return self._ops.name
+
+    @property
     def plan(self) -> KernelPlan:
-        """The plan of the last call (before any: of 16-bit inputs with head dimension 64 on a GPU)."""
-        return self._plan(self._planned)
+        """The plan of the last call (before any: of 16-bit inputs with head dimension 64 on a GPU).
+
+        Ops of the same content, back end and tile are one: the last call may have been another one's.
+        """
+        return self._executor.plan(self._executor.planned)
 
     @property
     def source(self) -> str:
         """The Triton module of the last call that ran one (before any: for 16-bit inputs with head dimension 64)."""
-        return self._module(*self._emitted).source
+        return self._executor.kernels(*self._executor.emitted).source
 
     def explain(self, n: int = 4096, m: int | None = None, *, target: str = "cuda:90") -> Report:
         """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given).
 
         Of 16-bit inputs on the target, with the head dimensions of the last call (before any: 64).
         """
-        options = PlanOptions(self._planned.head_dim, self._planned.value_dim, 2, self._tile)
-        return explain(self._plan(options), n, n if m is None else m, target)
+        from attnc.explain import explain
 
-    # -- running ---------------------------------------------------------------------------------------------------
+        planned = self._executor.planned
+        options = PlanOptions(planned.head_dim, planned.value_dim, 2, self._tile)
+        return explain(self._executor.plan(options), n, n if m is None else m, target)
 
-    def _run(self, call: CallInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        backend = self._choose(call)
-        options = self._options(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), backend)
-        if backend == "torch":
-            self._planned = options
-            return run_torch(self._plan(options), call)
-        _refuse_gradients(call)
-        if backend == "interpret" and call.q.dtype == torch.bfloat16:
-            return self._upcast(call)
-        if call.q.dtype == torch.float64:
-            refuse(f'q: float64 runs on backend="torch" only, not on "{backend}"')
-        variant = _variant(call)
-        self._planned, self._emitted = options, (options, variant)
-        module = self._module(options, variant)
-        return run_module(module, call, self._runner(module, backend))
 
-    def _choose(self, call: CallInputs) -> str:
-        device = call.q.device.type
-        if self.backend == "auto":
-            return "triton" if device == "cuda" else "torch"
-        if self.backend == "triton" and device != "cuda":
-            refuse(f'backend "triton" needs tensors on a GPU, got {device}; use "interpret" or "torch" there')
-        if self.backend == "interpret" and device != "cpu":
-            refuse(f'backend "interpret" needs CPU tensors, got {device}')
-        return self.backend
+def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor]) -> Op:
+    return Op(compile_program(program), backend, tile, tensors)
 
-    def _upcast(self, call: CallInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """bfloat16 in the interpreter, which computes on its bits: run in float32 and say so."""
-        message = "Triton's interpreter cannot compute in bfloat16: this call runs in float32 and rounds at the end"
-        warnings.warn(message, AttncWarning, stacklevel=4)
-        wide = replace(
-            call,
-            q=call.q.float(),
-            k=call.k.float(),
-            v=call.v.float(),
-            tensors={n: t.float() if t.dtype == torch.bfloat16 else t for n, t in call.tensors.items()},
-        )
-        out, aux = self._run(wide)
-        return out.to(torch.bfloat16), aux
 
-    def _options(self, head_dim: int, value_dim: int, itemsize: int, backend: str) -> PlanOptions:
-        default = {"torch": _TORCH_TILE, "interpret": _INTERPRET_TILE}.get(backend)
-        return PlanOptions(head_dim, value_dim, itemsize, self._tile or default)
+def _requires_grad(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
-    def _plan(self, options: PlanOptions) -> KernelPlan:
-        if options not in self._plans:
-            self._plans[options] = make_plan(self.module, options)
-        return self._plans[options]
 
-    def _module(self, options: PlanOptions, variant: Variant) -> TritonModule:
-        key = (options, variant)
-        if key not in self._modules:
-            self._modules[key] = lower_triton(self._plan(options), variant)
-        return self._modules[key]
-
-    def _runner(self, module: TritonModule, backend: str) -> Any:
-        key = f"{backend}:{module.source}"
-        if key not in self._runners:
-            self._runners[key] = _load(module, backend)
-        return self._runners[key].run
+def _cast(call: RawCall) -> RawCall:
+    """Under autocast q, k and v in its dtype, as for torch's own attention; tables and float64 stay as they are."""
+    device = call.q.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return call
+    dtype = torch.get_autocast_dtype(device)
+    q, k, v = (x if x.dtype == torch.float64 or not x.is_floating_point() else x.to(dtype)
+               for x in (call.q, call.k, call.v))  # fmt: skip
+    return replace(call, q=q, k=k, v=v)
 
 
 _CALL_DEFAULTS: dict[str, Any] = {
@@ -241,65 +244,4 @@ _CALL_DEFAULTS: dict[str, Any] = {
     "checks": "basic",
 }
 
-
-def _load(module: TritonModule, backend: str) -> Any:
-    emitted = load_source(module.source)
-    if backend == "interpret":
-        return InterpretedModule(emitted, tuple(kernel.name for kernel in module.kernels))
-    return _DeviceModule(emitted, module)
-
-
-class _DeviceModule:
-    """Kernels run by Triton's driver on a GPU."""
-
-    def __init__(self, emitted: Any, module: TritonModule) -> None:
-        self._emitted = emitted
-        self._config = default_config(module.plan)
-
-    def run(self, launch: Launch) -> None:
-        """Run one launch on the current device."""
-        kernel = getattr(self._emitted, launch.kernel.name)
-        kernel[(launch.programs,)](**launch.arguments, num_warps=self._config.warps, num_stages=self._config.stages)
-
-
-def _variant(call: CallInputs) -> Variant:
-    """What a call changes in the text of its kernels."""
-
-    def kind(offset: object) -> Any:
-        return "tensor" if isinstance(offset, Tensor) else "end" if isinstance(offset, str) else "int"
-
-    if call.cu_q is not None and any(isinstance(o, Tensor) for o in (call.q_offset, call.k_offset)):
-        refuse('q_offset, k_offset: packed documents take an int or "end"')
-    return Variant(
-        packed=call.cu_q is not None,
-        q_offset=kind(call.q_offset),
-        k_offset=kind(call.k_offset),
-        wide=_needs_wide(call),
-        aux=call.return_aux,
-        wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
-    )
-
-
-def _needs_wide(call: CallInputs) -> bool:
-    """Whether a position may be so large that sums of two of them leave 32 bits: offsets on the device may be."""
-    if isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
-        return True
-    q = call.q_offset if isinstance(call.q_offset, int) else 0
-    reach = (abs(q) + call.q.shape[2], abs(call.k_offset) + call.k.shape[2])
-    return max(reach) > MAX_POSITION
-
-
-def _refuse_gradients(call: CallInputs) -> None:
-    """No kernel has a backward yet: say so instead of returning an output without a graph."""
-    if not torch.is_grad_enabled():
-        return
-    given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
-    names = [name for name, tensor in given.items() if tensor.requires_grad]
-    if names:
-        refuse(
-            f"{', '.join(names)} requires grad, but the kernels have no backward yet; "
-            'use backend="torch", or call under torch.no_grad()'
-        )
-
-
-__all__ = ["Aux", "Op", "compile"]
+__all__ = ["Aux", "Backend", "Op", "compile"]

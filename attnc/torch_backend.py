@@ -35,6 +35,29 @@ def run_torch(plan: KernelPlan, call: CallInputs) -> tuple[Tensor, dict[str, Ten
     return out, {name: torch.cat([result[1][name] for result in results], dim=2) for name in names}
 
 
+def differentiate(
+    plan: KernelPlan, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
+) -> dict[str, Tensor]:
+    """Gradients of the `wanted` among q, k, v and the tensors, by name: the call run again and differentiated.
+
+    `gradients` are those of the output and of statistics by name. What the result does not depend on gets zeros.
+    """
+    given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
+    leaves = {name: given[name].detach().requires_grad_() for name in sorted(wanted)}
+    inputs = {**given, **leaves}
+    tensors = {name: inputs[name] for name in call.tensors}
+    again = replace(call, q=inputs["q"], k=inputs["k"], v=inputs["v"], tensors=tensors, return_aux=bool(gradients[1]))
+    with torch.enable_grad():
+        out, aux = run_torch(plan, again)
+        pairs = [(out, gradients[0]), *((aux[name], gradient) for name, gradient in gradients[1].items())]
+        pairs = [(value, gradient) for value, gradient in pairs if value.requires_grad]
+        if not pairs:
+            return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        values, seeds = zip(*pairs, strict=True)
+        found = torch.autograd.grad(values, list(leaves.values()), seeds, allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, found, strict=True))
+
+
 def documents(module: AttentionModule, call: CallInputs) -> Iterator[CallInputs]:
     """The calls that a packed call stands for, one per document."""
     starts_q, starts_k = _ints(call.cu_q), _ints(call.cu_k)

@@ -21,7 +21,7 @@ from attnc import __version__
 from attnc.cli.output import error, show_diagnostics, warning
 from attnc.diagnostics import AttncError, AttncWarning, Diagnostic, InternalError, SpecError
 
-VERBS = ("check", "fmt", "compile", "run", "verify", "explain", "list")
+VERBS = ("check", "fmt", "compile", "run", "verify", "prove", "bench", "explain", "list", "cache", "completion")
 #: Exit codes.
 WRONG_INPUT = 1
 INTERNAL = 3
@@ -30,9 +30,15 @@ INTERNAL = 3
 class Verbs(click.Group):
     """Finds a verb in its module, and turns errors into messages and exit codes."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click does it; a shell that asks how a line goes on is answered by `completion.py`."""
+        if "_ATTNC_COMPLETE" in os.environ:
+            import_module("attnc.cli.completion").register()
+        return super().main(*args, **extra)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(VERBS)
+        return [*VERBS]  # `list` is the module of that verb once it was imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
@@ -44,7 +50,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with a suggestion for a near-miss."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], VERBS, 1)
@@ -109,8 +115,7 @@ def _show_warning(
 @click.command(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog='Shell completion: put  eval "$(_ATTNC_COMPLETE=bash_source attnc)"  into ~/.bashrc '
-    "(zsh_source, fish_source for zsh, fish).",
+    epilog="Shell completion: `attnc completion --help`.",
 )
 @click.version_option(__version__, prog_name="attnc", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an internal error.")

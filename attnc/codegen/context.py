@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from attnc.ir.plan import KernelPlan
 
 #: Where the launcher takes an argument from.
 Role = Literal["pointer", "stride", "size", "param", "value", "offset", "tiles", "constexpr"]
@@ -81,3 +83,18 @@ class KernelContext:
     header: tuple[str, ...]
     helpers: tuple[str, ...]
     kernels: tuple[KernelText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonModule:
+    """Emitted source. `kernels` are in launch order: token maps first, the attention last."""
+
+    source: str
+    kernels: tuple[KernelText, ...]
+    plan: KernelPlan
+    variant: Variant
+
+    def launchable(self) -> TritonModule:
+        """The module without the parts of its kernels' texts: what a cache has to keep besides `source`."""
+        kernels = (replace(k, notes=(), place=(), prologue=(), sweeps=(), epilogue=()) for k in self.kernels)
+        return replace(self, kernels=tuple(kernels))

@@ -17,9 +17,8 @@ from typing import Any
 
 from attnc.codegen.cache import load_source
 from attnc.codegen.config import SHARED_MEMORY, LaunchConfig
-from attnc.codegen.context import Arg, KernelText
+from attnc.codegen.context import Arg, KernelText, TritonModule
 from attnc.codegen.interpreter import plain_function, replaced_functions
-from attnc.codegen.triton_module import TritonModule
 from attnc.diagnostics import AttncError
 
 _ELEMENTS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from attnc.codegen.context import Arg, KernelText
-from attnc.codegen.triton_module import TritonModule
+from attnc.codegen.context import Arg, KernelText, TritonModule
 from attnc.ir.expr import Const
 from attnc.ir.plan import Derived
 from attnc.ir.types import VectorType

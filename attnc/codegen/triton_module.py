@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from attnc.codegen.context import KernelContext, KernelText, Variant
+from attnc.codegen.context import KernelContext, KernelText, TritonModule, Variant
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.expr_triton import HELPERS
 from attnc.codegen.forward import attention_kernel
@@ -15,15 +15,7 @@ from attnc.codegen.token_map import token_map
 from attnc.diagnostics import InternalError
 from attnc.ir.plan import KernelPlan
 
-
-@dataclass(frozen=True, slots=True)
-class TritonModule:
-    """Emitted source. `kernels` are in launch order: token maps first, the attention last."""
-
-    source: str
-    kernels: tuple[KernelText, ...]
-    plan: KernelPlan
-    variant: Variant
+__all__ = ["TritonModule", "header_lines", "lower_triton", "tidy_kernel"]
 
 
 def lower_triton(plan: KernelPlan, variant: Variant) -> TritonModule:

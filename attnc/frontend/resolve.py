@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import ast, limits
 from attnc.frontend.errors import names as errors
 from attnc.frontend.errors.wording import near, with_article
+from attnc.frontend.loading import Loader, Unreadable
 from attnc.frontend.names import reserved_as
 from attnc.frontend.parser import parse
 from attnc.source import SourceFile
@@ -27,31 +28,6 @@ _COLLECTIONS: dict[str, Kind] = {f"{kind}es" if kind == "bias" else f"{kind}s": 
 
 #: Finds declarations of the standard library without parsing every file.
 _DECLARATION = re.compile(r"^(mask|bias|score|feature|def|normalizer)[ \t]+(\w+)", re.MULTILINE)
-
-
-class Unreadable(Exception):
-    """A loader cannot or may not read a file."""
-
-    def __init__(self, why: str, help_: str | None = None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.help = help_
-
-
-class Loader(Protocol):
-    """The only access to files. The same file is always the same SourceFile object."""
-
-    def standard_names(self) -> tuple[str, ...]:
-        """Names of the files of the standard library, in order."""
-        ...
-
-    def read_standard(self, name: str) -> SourceFile:
-        """A file of the standard library. Raises Unreadable."""
-        ...
-
-    def read_import(self, importer: SourceFile, path: str) -> SourceFile:
-        """The file that `importer` calls `path`. Raises Unreadable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

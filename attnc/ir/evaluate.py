@@ -34,6 +34,6 @@ def evaluate_exact(expr: Expr, names: Mapping[str, int]) -> int:
             found = int_value(fn, values) if found is None else found
             if found is None:
                 raise UnknownValueError(expr)
-            return int(found)
+            return int(found) if isinstance(found, bool) else found  # a size may be a symbol of torch's
         case _:
             raise UnknownValueError(expr)

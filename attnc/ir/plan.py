@@ -28,6 +28,16 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a plan is made for. `tile` overrides the choice of the tiling pass (tests, tuning)."""
+
+    head_dim: int
+    value_dim: int
+    itemsize: int = 2
+    tile: Tile | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Key tiles low, low + step, ..., up to and including high; none unless `guard` holds."""
 

@@ -11,13 +11,13 @@ tiling, block-sparsity  tile size, visits                                 (indep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from attnc.ir.build import where
 from attnc.ir.expr import Expr, Value, int_const, real_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Binding
-from attnc.ir.plan import Accumulator, KernelPlan, Part, Sweep, Tile
+from attnc.ir.plan import Accumulator, KernelPlan, Part, PlanOptions, Sweep
 from attnc.ir.traverse import substitute
 from attnc.ir.types import VectorType
 from attnc.ir.verify import verify_module, verify_plan, verify_sweeps
@@ -29,18 +29,10 @@ from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
 from attnc.passes.tiling import choose_tile
 
+__all__ = ["AfterPass", "PlanOptions", "make_plan"]
+
 #: Called after every pass with its name and a printable result.
 AfterPass = Callable[[str, object], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanOptions:
-    """What a plan is made for. `tile` overrides the choice of the tiling pass (tests, tuning)."""
-
-    head_dim: int
-    value_dim: int
-    itemsize: int = 2
-    tile: Tile | None = None
 
 
 def _ignore(name: str, result: object) -> None:

@@ -73,7 +73,7 @@ def bad(*args: str, text: str | bytes | None = None, code: int = 1) -> str:
 def test_help_names_every_verb() -> None:
     text = good("--help")
     assert all(re.search(rf"^  {verb} ", text, re.MULTILINE) for verb in VERBS)
-    assert "_ATTNC_COMPLETE=bash_source" in text
+    assert "attnc completion --help" in text
     assert all("Usage: attnc" in good(verb, "--help") for verb in VERBS)
 
 
@@ -387,15 +387,15 @@ def test_run_compares_and_times(spec: Callable[[str], str]) -> None:
 
 
 def test_run_fails_when_the_error_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnc import ops
+    from attnc import executor
 
-    run_torch = ops.run_torch
+    run_torch = executor.run_torch
 
     def inexact(*call: Any) -> tuple[Any, Any]:
         out, aux = run_torch(*call)
         return out + 1e-3, aux
 
-    monkeypatch.setattr(ops, "run_torch", inexact)
+    monkeypatch.setattr(executor, "run_torch", inexact)
     result = attnc_("run", "std:full", "--shape", "1,1,4,8", "--dtype", "fp32")
     assert result.exit_code == 1
     assert re.search(r"out +0\.001 .* TOO LARGE", result.stdout)
@@ -451,10 +451,10 @@ def test_verify_prints_a_line_for_each_attention_and_back_end(spec: Callable[[st
 
 @pytest.mark.usefixtures("small")
 def test_verify_prints_a_program_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnc import ops
+    from attnc import executor
 
-    run_torch = ops.run_torch
-    monkeypatch.setattr(ops, "run_torch", lambda *call: (run_torch(*call)[0] + 1, run_torch(*call)[1]))
+    run_torch = executor.run_torch
+    monkeypatch.setattr(executor, "run_torch", lambda *call: (run_torch(*call)[0] + 1, run_torch(*call)[1]))
     result = attnc_("verify", "-", "--examples", "2", "--backend", "torch", text=CAUSAL)
     assert result.exit_code == 1
     assert result.stdout.startswith("FAILED causal, torch")

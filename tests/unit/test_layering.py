@@ -27,21 +27,31 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "frontend": (*BASE, "ir"),
     "passes": (*BASE, "ir"),
     "codegen": (*BASE, "ir"),
-    "driver": (*BASE, *PHASES),
-    "compiler": (*BASE, *PHASES, "driver"),
+    "files": (*BASE, "frontend"),
+    "driver": (*BASE, *PHASES, "files"),
+    "compiler": (*BASE, *PHASES, "files", "driver"),
     "eager": (*BASE, "ir"),  # what expressions mean on torch tensors
     "reference": (*BASE, "ir", "eager"),  # the oracle: shares nothing with planning or emission
     "torch_backend": (*BASE, "ir", "codegen", "eager"),
     "calls": (*BASE, "ir", "codegen"),
+    "prover*": (*BASE, "ir", "frontend", "passes", "driver"),
     "explain": (*BASE, *PHASES, "compiler", "driver"),
     "emit": (*BASE, *PHASES, "compiler", "driver"),
-    "ops": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "torch_backend", "calls", "explain"),
+    "executor": (*BASE, *PHASES, "torch_backend", "calls"),
+    "signature": (*BASE, "ir", "calls"),
+    "folding": (*BASE, "ir", "signature"),
+    "torch_op": (*BASE, "ir", "codegen", "calls", "executor", "signature", "folding"),
+    "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain"),
     "integrations": (*BASE, "ir", "eager", "ops"),  # other libraries: each module one
     "drawing": (*BASE, "ir", "eager"),
     "nn": (*BASE, "ir", "calls", "drawing", "ops"),
     "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing"),
-    "cli": (*BASE, *PHASES, "compiler", "driver", "explain", "emit", "ops", "drawing", "verify*", "__init__"),
-    "__init__": (*BASE, "compiler", "driver", "explain", "emit", "nn", "ops", "verify*"),
+    "benchmark": (*BASE, "ir", "eager", "ops", "drawing", "verify*"),
+    "cli": (
+        *(*BASE, *PHASES, "compiler", "driver", "explain", "emit", "ops", "drawing"),
+        *("verify*", "benchmark", "prover*", "__init__"),
+    ),
+    "__init__": (*BASE, "compiler", "driver", "explain", "emit", "nn", "ops", "verify*", "prover*"),
     "__main__": ("cli",),
 }
 
@@ -54,11 +64,16 @@ TORCH = (
     "reference.py",
     "torch_backend.py",
     "calls.py",
+    "executor.py",
+    "signature.py",
+    "folding.py",
+    "torch_op.py",
     "ops.py",
     "nn.py",
     "integrations/*.py",
     "drawing.py",
     "verify*.py",
+    "benchmark/*.py",
     "cli/*.py",
 )
 ONLY_IN: dict[str, tuple[str, ...]] = {

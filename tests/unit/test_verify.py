@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnc import ops
+from attnc import executor, ops, torch_backend
 from attnc.diagnostics import SpecError
 from attnc.drawing import Case, UndrawableError, draw, indexed_dimensions, int_bounds, read_by_queries, shape_of
 from attnc.frontend.bind import bind
@@ -243,15 +243,21 @@ def test_interpreter_passes() -> None:
     assert outcome.passed, outcome.failure
 
 
+def patch_torch(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    """`run` in place of the torch back end, forward and backward."""
+    monkeypatch.setattr(torch_backend, "run_torch", run)
+    monkeypatch.setattr(executor, "run_torch", run)
+
+
 def broken(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Tensor], Tensor]) -> None:
     """Make the torch back end compute something else."""
-    run_torch = ops.run_torch
+    run_torch = torch_backend.run_torch
 
     def run(plan: Any, call: Any) -> tuple[Tensor, dict[str, Tensor]]:
         out, aux = run_torch(plan, call)
         return change(call, out), aux
 
-    monkeypatch.setattr(ops, "run_torch", run)
+    patch_torch(monkeypatch, run)
 
 
 @pytest.mark.usefixtures("small")
@@ -276,14 +282,14 @@ def test_failure_is_shrunk_to_a_program_that_shows_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("small")
 def test_wrong_statistics_and_crashes_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_torch = ops.run_torch
+    run_torch = torch_backend.run_torch
 
     def wrong(plan: Any, call: Any) -> tuple[Tensor, dict[str, Tensor]]:
         out, aux = run_torch(plan, call)
         return out, {name: tensor + 0.5 for name, tensor in aux.items()}
 
     text = "attention a { mask j <= i; normalizer softmax; aux lse }"
-    monkeypatch.setattr(ops, "run_torch", wrong)
+    patch_torch(monkeypatch, wrong)
     failure = verify(target(text), examples=10).failure
     assert failure is not None
     assert failure.kind == "error of lse"
@@ -292,7 +298,7 @@ def test_wrong_statistics_and_crashes_are_failures(monkeypatch: pytest.MonkeyPat
     def crash(*_: object) -> None:
         raise ZeroDivisionError("tile of no rows")
 
-    monkeypatch.setattr(ops, "run_torch", crash)
+    patch_torch(monkeypatch, crash)
     failure = verify(target(text), examples=10).failure
     assert failure is not None
     assert failure.kind == "raises ZeroDivisionError"
@@ -313,12 +319,12 @@ def test_gradients_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         def backward(_: Any, *grads: Any) -> Any:
             return grads[0] / 2
 
-    run_torch = ops.run_torch
+    run_torch = torch_backend.run_torch
 
     def wrong(plan: Any, call: Any) -> Any:
         return run_torch(plan, replace(call, tensors={"t": Halved.apply(call.tensors["t"])}))
 
-    monkeypatch.setattr(ops, "run_torch", wrong)
+    patch_torch(monkeypatch, wrong)
     failure = verify(target(text), examples=20).failure
     assert failure is not None
     assert failure.kind == "error of gradient of t"

@@ -10,7 +10,7 @@ import pytest
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.driver import CheckedFile, check, select
 from attnc.frontend.bind import bind
-from attnc.frontend.resolve import Unreadable
+from attnc.frontend.loading import Unreadable
 from attnc.ir.module import AttentionModule
 from attnc.source import SourceFile
 

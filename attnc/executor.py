@@ -1,0 +1,226 @@
+"""Running checked calls of one bound module: which back end, which plan, which kernels; each made once, and cached.
+
+What is made (plans, kernels) depends on dtype, head dimensions and kind of a call, never on the sizes N, M, B, H.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from attnc.calls import refuse
+from attnc.codegen.cache import key_of, load_entry, load_source, making, store_entry
+from attnc.codegen.config import default_config
+from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
+from attnc.codegen.interpreter import InterpretedModule
+from attnc.codegen.launch import CallInputs, Launch, run_module
+from attnc.diagnostics import warn_user
+from attnc.ir.intervals import MAX_POSITION
+from attnc.ir.module import AttentionModule
+from attnc.ir.plan import KernelPlan, PlanOptions, Tile
+from attnc.ir.serialize import MalformedError, dumps, loads
+from attnc.torch_backend import differentiate, run_torch
+
+Backend = Literal["auto", "triton", "interpret", "cpp", "torch"]
+#: Tiles of the torch back end: large, as each costs a few dozen torch calls.
+_TORCH_TILE = Tile(256, 512)
+#: Tiles of the interpreter: what a GPU would use for float32 costs seconds there.
+_INTERPRET_TILE = Tile(32, 32)
+_DEFAULT_TILES = {"torch": _TORCH_TILE, "interpret": _INTERPRET_TILE}
+_KERNEL_CLASSES = (Arg, KernelText, TritonModule, Variant)
+
+Outputs = tuple[Tensor, dict[str, Tensor]]
+
+
+@dataclass(slots=True)
+class Executor:
+    """Plans and kernels of a module on a back end. `key` names the module in the cache; "" keeps it out of there."""
+
+    module: AttentionModule
+    backend: Backend
+    tile: Tile | None
+    key: str
+    _plans: dict[PlanOptions, KernelPlan] = field(default_factory=dict[PlanOptions, KernelPlan])
+    _modules: dict[tuple[PlanOptions, Variant], TritonModule] = field(
+        default_factory=dict[tuple[PlanOptions, Variant], TritonModule]
+    )
+    _runners: dict[tuple[str, PlanOptions, Variant], Any] = field(
+        default_factory=dict[tuple[str, PlanOptions, Variant], Any]
+    )
+    #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
+    planned: PlanOptions = PlanOptions(64, 64)
+    emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
+
+    def __post_init__(self) -> None:
+        self.planned = replace(self.planned, tile=self.tile)
+        self.emitted = (self.planned, Variant())
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, call: CallInputs) -> Outputs:
+        """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them."""
+        backend = self.choose(call.q.device.type)
+        options = self._options(call, backend)
+        if backend == "torch":
+            self.planned = options
+            return run_torch(self.plan(options), call)
+        if backend == "interpret" and call.q.dtype == torch.bfloat16:
+            return self._upcast(call)
+        if call.q.dtype == torch.float64:
+            refuse(f'q: float64 runs on backend="torch" only, not on "{backend}"')
+        variant = _variant(call)
+        self.planned, self.emitted = options, (options, variant)
+        return run_module(self.kernels(options, variant), call, self._runner(backend, options, variant))
+
+    def differentiate(
+        self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
+    ) -> dict[str, Tensor]:
+        """Gradients of q, k, v and real tensors by name, from those of the output and of the statistics."""
+        options = self._options(call, self.choose(call.q.device.type))
+        return differentiate(self.plan(options), call, gradients, wanted)
+
+    def choose(self, device: str) -> str:
+        """The back end for tensors on a device. Raises CallError when the one that was asked for cannot run there."""
+        if self.backend == "auto":
+            return "triton" if device == "cuda" else "torch"
+        if self.backend == "triton" and device != "cuda":
+            refuse(f'backend "triton" needs tensors on a GPU, got {device}; use "interpret" or "torch" there')
+        if self.backend == "interpret" and device != "cpu":
+            refuse(f'backend "interpret" needs CPU tensors, got {device}')
+        return self.backend
+
+    def has_backward(self, device: str) -> bool:
+        """Whether calls on a device can be differentiated."""
+        return self.choose(device) == "torch"
+
+    def _upcast(self, call: CallInputs) -> Outputs:
+        """bfloat16 in the interpreter, which computes on its bits: run in float32 and say so."""
+        message = "Triton's interpreter cannot compute in bfloat16: this call runs in float32 and rounds at the end"
+        warn_user(message)
+        wide = replace(
+            call,
+            q=call.q.float(),
+            k=call.k.float(),
+            v=call.v.float(),
+            tensors={n: t.float() if t.dtype == torch.bfloat16 else t for n, t in call.tensors.items()},
+        )
+        out, aux = self.run(wide)
+        return out.to(torch.bfloat16), aux
+
+    def _options(self, call: CallInputs, backend: str) -> PlanOptions:
+        tile = self.tile or _DEFAULT_TILES.get(backend)
+        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile)
+
+    # -- what is made ------------------------------------------------------------------------------------------------
+
+    def plan(self, options: PlanOptions) -> KernelPlan:
+        """The plan for head dimensions and an element size. Raises SpecError for what has no kernel."""
+        if options not in self._plans:
+            self._plans[options] = self._cached("plan", options, (), lambda: self._make_plan(options))
+        return self._plans[options]
+
+    def kernels(self, options: PlanOptions, variant: Variant) -> TritonModule:
+        """The emitted module for a kind of call."""
+        key = (options, variant)
+        if key not in self._modules:
+            self._modules[key] = self._cached("kernels", options, variant, lambda: self._lower(options, variant))
+        return self._modules[key]
+
+    def _make_plan(self, options: PlanOptions) -> KernelPlan:
+        from attnc.passes.pipeline import make_plan
+
+        return make_plan(self.module, options)
+
+    def _lower(self, options: PlanOptions, variant: Variant) -> TritonModule:
+        from attnc.codegen.triton_module import lower_triton
+
+        return lower_triton(self.plan(options), variant).launchable()
+
+    def _cached(self, kind: str, options: PlanOptions, variant: object, make: Any) -> Any:
+        """From the cache, else made by one process and stored."""
+        if not self.key:
+            return make()
+        choices = dumps((options, variant), classes=(*_KERNEL_CLASSES, PlanOptions))
+        key = key_of(kind, self.key, choices)
+        found = _load(kind, key)
+        if found is not None:
+            return found
+        with making(key):
+            found = _load(kind, key)
+            if found is None:
+                found = make()
+                store_entry(kind, key, dumps(found, classes=_KERNEL_CLASSES))
+            return found
+
+    def _runner(self, backend: str, options: PlanOptions, variant: Variant) -> Any:
+        key = (backend, options, variant)
+        if key not in self._runners:
+            self._runners[key] = _loaded(self.kernels(options, variant), backend)
+        return self._runners[key].run
+
+    def description(self) -> str:
+        """What the results depend on, as text: for names made of content."""
+        tile = None if self.tile is None else asdict(self.tile)
+        return json.dumps([dumps(self.module, spans=False), self.backend, tile])
+
+
+def _load(kind: str, key: str) -> Any:
+    body = load_entry(kind, key)
+    if body is None:
+        return None
+    try:
+        return loads(body, classes=_KERNEL_CLASSES)
+    except MalformedError:
+        return None
+
+
+def _loaded(module: TritonModule, backend: str) -> Any:
+    emitted = load_source(module.source)
+    if backend == "interpret":
+        return InterpretedModule(emitted, tuple(kernel.name for kernel in module.kernels))
+    return _DeviceModule(emitted, module)
+
+
+class _DeviceModule:
+    """Kernels run by Triton's driver on a GPU."""
+
+    def __init__(self, emitted: Any, module: TritonModule) -> None:
+        self._emitted = emitted
+        self._config = default_config(module.plan)
+
+    def run(self, launch: Launch) -> None:
+        """Run one launch on the current device."""
+        kernel = getattr(self._emitted, launch.kernel.name)
+        kernel[(launch.programs,)](**launch.arguments, num_warps=self._config.warps, num_stages=self._config.stages)
+
+
+def _variant(call: CallInputs) -> Variant:
+    """What a call changes in the text of its kernels."""
+
+    def kind(offset: object) -> Any:
+        return "tensor" if isinstance(offset, Tensor) else "end" if isinstance(offset, str) else "int"
+
+    if call.cu_q is not None and any(isinstance(o, Tensor) for o in (call.q_offset, call.k_offset)):
+        refuse('q_offset, k_offset: packed documents take an int or "end"')
+    return Variant(
+        packed=call.cu_q is not None,
+        q_offset=kind(call.q_offset),
+        k_offset=kind(call.k_offset),
+        wide=_needs_wide(call),
+        aux=call.return_aux,
+        wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
+    )
+
+
+def _needs_wide(call: CallInputs) -> bool:
+    """Whether a position may be so large that sums of two of them leave 32 bits: offsets on the device may be."""
+    if isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
+        return True
+    q = call.q_offset if isinstance(call.q_offset, int) else 0
+    reach = (abs(q) + call.q.shape[2], abs(call.k_offset) + call.k.shape[2])
+    return max(reach) > MAX_POSITION

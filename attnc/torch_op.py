@@ -1,0 +1,233 @@
+# torch.library and autograd.Function have no complete types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""A module as ops of torch's dispatcher: what torch.compile, torch.export, autograd and vmap see.
+
+    attnc::NAME_HASH           (arguments) -> out                     attnc::NAME_HASH_backward
+    attnc::NAME_HASH_stats     (arguments) -> out, statistics...      attnc::NAME_HASH_stats_backward
+
+The name holds a digest of the module, the back end and the compiler: torch's own caches know ops by name only.
+Forward and backward are separate functional ops without an autograd formula; `autograd.Function` around the forward is
+what makes torch.func transforms work (see docs/decisions/0008). Outputs are contiguous, so their strides depend on
+shapes alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnc.calls import check_call, refuse
+from attnc.codegen.cache import fingerprint
+from attnc.executor import Executor
+from attnc.folding import Folding
+from attnc.signature import Signature
+
+_LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # ops live as long as their library
+_REGISTERED: dict[str, TorchOps] = {}
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class TorchOps:
+    """The registered ops of one executor, without and with the statistics as outputs."""
+
+    name: str
+    signature: Signature
+    plain: Callable[..., Any]
+    stats: Callable[..., Any]
+    plain_function: Callable[..., Any]
+    stats_function: Callable[..., Any]
+
+
+def register(executor: Executor) -> tuple[Executor, TorchOps]:
+    """The ops of an executor. One of the same content that was registered before is used instead, with its plans."""
+    digest = hashlib.sha256((fingerprint() + executor.description()).encode()).hexdigest()[:16]
+    name = f"{executor.module.name}_{digest}"
+    with _LOCK:
+        if name not in _REGISTERED:
+            _REGISTERED[name] = _register(name, executor)
+            _EXECUTORS[name] = executor
+        return _EXECUTORS[name], _REGISTERED[name]
+
+
+_EXECUTORS: dict[str, Executor] = {}
+
+
+def _register(name: str, executor: Executor) -> TorchOps:
+    signature = Signature(executor.module)
+    plain, plain_function = _Registration(name, executor, signature, aux=False).register()
+    if signature.statistics:
+        stats, stats_function = _Registration(f"{name}_stats", executor, signature, aux=True).register()
+    else:
+        stats, stats_function = plain, plain_function
+    return TorchOps(name, signature, plain, stats, plain_function, stats_function)
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """One forward op and its backward."""
+
+    name: str
+    executor: Executor
+    signature: Signature
+    aux: bool
+
+    def register(self) -> tuple[Any, Any]:
+        """The overload of the forward, and the autograd function around it."""
+        forward, backward = self.name, f"{self.name}_backward"
+        outputs = ", ".join(["Tensor"] * (1 + len(self._names)))
+        seeds = ", ".join(f"Tensor g{n}" for n in range(1 + len(self._names)))
+        found = ", ".join(["Tensor"] * len(self.signature.differentiable))
+        _LIBRARY.define(f"{forward}({self.signature.schema()}) -> ({outputs})")
+        _LIBRARY.define(f"{backward}({seeds}, bool[] wanted, {self.signature.schema()}) -> ({found})")
+        for name, run, fake in (
+            (forward, self._forward, self._fake_forward),
+            (backward, self._backward, self._fake_backward),
+        ):
+            for device in ("CPU", "CUDA"):
+                _LIBRARY.impl(name, _below(run), device)
+            torch.library.register_fake(f"attnc::{name}", fake, lib=_LIBRARY)
+        ops: Any = torch.ops.attnc
+        forward_op, backward_op = getattr(ops, forward).default, getattr(ops, backward).default
+        self._register_vmap(forward_op, backward_op)
+        return forward_op, _function(self, forward_op, backward_op)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.signature.statistics if self.aux else ()
+
+    # -- implementations ---------------------------------------------------------------------------------------------
+
+    def _forward(self, *args: Any) -> Any:
+        call = check_call(self.executor.module, self.signature.unflatten(args, aux=self.aux))
+        out, aux = self.executor.run(call)
+        return _outputs(out.contiguous(), *(aux[name].contiguous() for name in self._names))
+
+    def _backward(self, *args: Any) -> tuple[Tensor, ...]:
+        count = 1 + len(self._names)
+        seeds, wanted, rest = args[:count], args[count], args[count + 1 :]
+        raw = self.signature.unflatten(rest, aux=self.aux)
+        call = check_call(self.executor.module, raw)
+        named = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
+        names = [name for name, want in zip(self.signature.differentiable, wanted, strict=True) if want]
+        gradients = (seeds[0], dict(zip(self._names, seeds[1:], strict=True)))
+        found = self.executor.differentiate(call, gradients, frozenset(names))
+        return tuple(
+            found[name].contiguous() if name in found else named[name].new_empty(0)
+            for name in self.signature.differentiable
+        )
+
+    def _fake_forward(self, *args: Any) -> Any:
+        raw = self.signature.unflatten(args, aux=self.aux, checks="shapes")
+        check_call(self.executor.module, raw)
+        shape = (*raw.q.shape[:3], raw.v.shape[3])
+        dtype = torch.float64 if raw.q.dtype == torch.float64 else torch.float32
+        return _outputs(raw.q.new_empty(shape), *(raw.q.new_empty(shape[:3], dtype=dtype) for _ in self._names))
+
+    def _fake_backward(self, *args: Any) -> tuple[Tensor, ...]:
+        count = 1 + len(self._names)
+        wanted, rest = args[count], args[count + 1 :]
+        tensors = dict(zip(self.signature.tensors, rest, strict=False))
+        given = [tensors[name] for name in self.signature.differentiable]
+        return tuple(x.new_empty(x.shape) if want else x.new_empty(0) for x, want in zip(given, wanted, strict=True))
+
+    # -- vmap --------------------------------------------------------------------------------------------------------
+
+    def _register_vmap(self, forward: Any, backward: Any) -> None:
+        folding = Folding(self.signature)
+        count = 1 + len(self._names)
+
+        def forward_rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> Any:
+            del info
+            return folding.forward(forward, in_dims, args)
+
+        def backward_rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> Any:
+            del info
+            return folding.backward(backward, count, in_dims, args)
+
+        torch.library.register_vmap(forward, forward_rule, lib=_LIBRARY)
+        torch.library.register_vmap(backward, backward_rule, lib=_LIBRARY)
+
+
+def _outputs(out: Tensor, *statistics: Tensor) -> Any:
+    """As the dispatcher wants them: one tensor by itself, several as a tuple."""
+    return (out, *statistics) if statistics else out
+
+
+def _below(run: Any) -> Any:
+    """An implementation that is neither recorded nor cast: both have happened above the dispatcher."""
+
+    def implementation(*args: Any) -> Any:
+        device = args[0].device.type
+        if torch.is_autocast_enabled(device):
+            with torch.no_grad(), torch.autocast(device, enabled=False):
+                return run(*args)
+        with torch.no_grad():
+            return run(*args)
+
+    return implementation
+
+
+# -- autograd --------------------------------------------------------------------------------------------------------
+
+
+def _function(registration: _Registration, forward_op: Any, backward_op: Any) -> Any:
+    """The autograd function of a forward op. Static methods and no state: what torch.func and Dynamo can trace."""
+    signature = registration.signature
+    places = [signature.tensors.index(name) for name in signature.differentiable]
+    count = len(signature.tensors)
+    differentiate = _once(backward_op)
+
+    class Attention(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return forward_op(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            del output
+            ctx.save_for_backward(*inputs[:count])
+            ctx.rest = inputs[count:]
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            wanted = [ctx.needs_input_grad[place] for place in places]
+            run = backward_op if torch.compiler.is_compiling() else differentiate
+            found = run(*gradients, wanted, *ctx.saved_tensors, *ctx.rest)
+            results: list[Any] = [None] * (count + len(ctx.rest))
+            for place, want, gradient in zip(places, wanted, found, strict=True):
+                if want:
+                    results[place] = gradient
+            return tuple(results)
+
+    return Attention.apply
+
+
+def _once(backward_op: Any) -> Any:
+    """The backward op, whose own gradient is refused aloud; under torch.compile torch itself refuses it."""
+
+    class Gradients(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return backward_op(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            del ctx, inputs, output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            del ctx, gradients
+            refuse("the gradient of a gradient: attention ops can be differentiated once")
+
+    return Gradients.apply
