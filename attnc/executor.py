@@ -163,6 +163,12 @@ class Executor:
             self._runners[key] = _loaded(self.kernels(options, variant), backend)
         return self._runners[key].run
 
+    def forget(self) -> None:
+        """Drop what is in memory; the cache on disk stays."""
+        self._plans.clear()
+        self._modules.clear()
+        self._runners.clear()
+
     def description(self) -> str:
         """What the results depend on, as text: for names made of content."""
         tile = None if self.tile is None else asdict(self.tile)

@@ -194,9 +194,7 @@ def _never(*_: object) -> None:
 def _fresh(text: str) -> Op:
     """An op with nothing in memory."""
     op = attnc.compile(source=text, backend="interpret")
-    op._executor._plans.clear()
-    op._executor._modules.clear()
-    op._executor._runners.clear()
+    op._executor.forget()
     return op
 
 
