@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ import click
 from attnc.diagnostics import CallError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from attnc.driver import CheckedFile
     from attnc.ir.module import AttentionModule
 
@@ -96,15 +98,42 @@ def _target(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-spec_argument = click.argument("spec", type=click.Path(allow_dash=True))
-specs_argument = click.argument("specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(allow_dash=True))
-attention_option = click.option("--attention", metavar="NAME", help="Which attention, where a file holds several.")
+def _complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]:
+    """What can stand there, as `completion.py` knows it; only a shell that completes a line asks."""
+
+    def found(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        del param
+        from attnc.cli import completion
+
+        if kind in ("parameters", "attentions"):
+            return getattr(completion, kind)(ctx, incomplete)
+        return getattr(completion, kind)(incomplete)
+
+    return found
+
+
+spec_argument = click.argument("spec", type=click.Path(allow_dash=True), shell_complete=_complete("specs"))
+specs_argument = click.argument(
+    "specs",
+    nargs=-1,
+    required=True,
+    metavar="SPEC...",
+    type=click.Path(allow_dash=True),
+    shell_complete=_complete("specs"),
+)
+attention_option = click.option(
+    "--attention",
+    metavar="NAME",
+    shell_complete=_complete("attentions"),
+    help="Which attention, where a file holds several.",
+)
 param_option = click.option(
     "params",
     "--param",
     multiple=True,
     callback=_parameters,
     metavar="NAME=VALUE",
+    shell_complete=_complete("parameters"),
     help="Value of a parameter: --param size=128. Repeatable.",
 )
 dtype_option = click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
@@ -113,6 +142,7 @@ target_option = click.option(
     callback=_target,
     default="cuda:90",
     show_default=True,
+    shell_complete=_complete("targets"),
     help="The GPU: cuda:80, cuda:90, cuda:100, hip:gfx942, ...",
 )
 head_dim_option = click.option("--head-dim", type=click.IntRange(1, 256), default=64, show_default=True, metavar="D")
