@@ -6,7 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Adapter:
         self._keep = _free_name(self.module)
         self._padded = self._op if self._takes_padding else compiled(self._keep)
         self._implication = Implication(self.module)
+        # It decides on values, which no graph can hold: torch.compile breaks its graph here.
+        self._check: Any = cast(Any, torch.compiler).disable(self._compare)
 
     def digest(self) -> str:
         """Eight letters that differ between adapters which may compute different things."""
@@ -90,7 +92,8 @@ class Adapter:
             return torch.ones(mask.batch, mask.keys, dtype=torch.bool, device=mask.device)
         return mask.keep
 
-    def _check(self, owner: Any, mask: ModelMask, heads: int, key_heads: int, arguments: Mapping[str, Any]) -> None:
+    def _compare(self, owner: Any, mask: ModelMask, heads: int, key_heads: int, arguments: Mapping[str, Any]) -> None:
+        """Raise CallError when the spec has no meaning for this call, or sees what the model hides."""
         if self._binding.reads_positions() and is_cross_attention(owner, mask):
             raise CallError(
                 f"{self.module.name} reads positions, but {type(owner).__name__} is cross-attention: its queries and "

@@ -24,7 +24,7 @@ from attnc.eager import Env, evaluate
 from attnc.integrations._hf_library import library
 from attnc.integrations._hf_mask import ModelMask, kind_of, name_of
 from attnc.ir.dependence import axes
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Var
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Var
 from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.traverse import walk
 
@@ -49,7 +49,7 @@ class Implication:
     def __init__(self, module: AttentionModule) -> None:
         self._module = module
         self._per_head = bool(axes(module.mask) & {"h", "hk"})
-        self._reads_tensors = any(isinstance(node, Lookup) for node in walk(module.mask))
+        self._reads_data = any(isinstance(node, Lookup | Param) for node in walk(module.mask))  # may differ by layer
         self._fixed = not (module.grid_q or module.grid_k) and _reads_positions_alone(module.mask)
         self._squares: dict[Hashable, int] = {}
         self._calls: set[Hashable] = set()
@@ -65,7 +65,7 @@ class Implication:
             return
         if kind is None or not self._fixed or not self._holds_on_square(mask, (kind, heads), given):
             self._check_once(mask, given, self._call_key(mask, kind, heads))
-        if not self._reads_tensors:
+        if not self._reads_data:
             mask.checked.add((id(self), heads))
 
     def _check_once(self, mask: ModelMask, given: Given, call: Hashable | None) -> None:

@@ -39,7 +39,7 @@ class ModelMask:
     keep: Tensor | None = None
     use_vmap: bool = False
     device: Any = "cpu"
-    checked: set[Hashable] = field(default_factory=set[Hashable])
+    checked: set[Hashable] = field(default_factory=lambda: set())  # noqa: PLW0108  # torch.compile calls no set[...]
 
     ndim = 4
 
