@@ -59,20 +59,36 @@ class _Buffers:
     tiles: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict[tuple[str, int], torch.Tensor])
 
 
-def run_module(module: TritonModule, call: CallInputs, run: Runner) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Run all kernels of a module. Returns the output [B, H, N, Dv] and the statistics [B, H, N] in float32."""
+@dataclass(frozen=True, slots=True)
+class TileTables:
+    """The tables of a tile map's axes for one call, int32 on its device, and the number of query tiles."""
+
+    tables: tuple[torch.Tensor, ...]
+    query_tiles: int
+
+
+def run_module(
+    module: TritonModule, call: CallInputs, run: Runner, tiles: TileTables | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Run all kernels of a module. Returns the output [B, H, N, Dv] and the statistics [B, H, N] in float32.
+
+    `tiles` are needed by a plan whose tiles are boxes.
+    """
     batch, heads, rows = call.q.shape[:3]
     out = call.q.new_empty((batch, heads, rows, call.v.shape[-1]))
     names = [binding.name for binding in module.plan.aux] if module.variant.aux else []
     aux = {name: call.q.new_empty((batch, heads, rows), dtype=torch.float32) for name in names}
     buffers = _Buffers({"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors})
     buffers.tensors.update({f"aux:{name}": tensor for name, tensor in aux.items()})
+    if tiles is not None:
+        buffers.tensors.update({f"axis:{n}": table for n, table in enumerate(tiles.tables)})
     for derived in module.plan.derived:
         buffers.tensors[derived.name] = _derived_buffer(derived, call)
     if out.numel() == 0 and not aux:
         return out, aux
     for kernel in module.kernels:
-        launch = _prepare(kernel, call, buffers)
+        boxes = tiles.query_tiles if tiles is not None and kernel.kind == "attention" else None
+        launch = _prepare(kernel, call, buffers, boxes)
         if launch.programs > 0:
             run(launch)
     return out, aux
@@ -88,11 +104,11 @@ def _derived_buffer(derived: Derived, call: CallInputs) -> torch.Tensor:
     return like.new_empty((*shape, int(derived.expr.type.dim.value)))
 
 
-def _prepare(kernel: KernelText, call: CallInputs, buffers: _Buffers) -> Launch:
+def _prepare(kernel: KernelText, call: CallInputs, buffers: _Buffers, boxes: int | None) -> Launch:
     tokens = call.q.shape[2] if kernel.grid_side == "q" else call.k.shape[2]
     heads = call.q.shape[1] if kernel.grid_heads == "H" else call.k.shape[1]
     if call.cu_q is None:
-        tiles = -(-tokens // kernel.block)
+        tiles = -(-tokens // kernel.block) if boxes is None else boxes
         programs = tiles * heads * call.q.shape[0]
     else:
         tiles = _work(kernel, call, buffers).shape[0]

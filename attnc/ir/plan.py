@@ -35,6 +35,8 @@ class PlanOptions:
     value_dim: int
     itemsize: int = 2
     tile: Tile | None = None
+    #: Calls where row r of the queries and of the keys is position r, and N == M: tiles may follow a grid.
+    aligned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,40 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
+class TileAxis:
+    """One axis of a tile map: coordinates x from 0 to `extent` - 1, `stride` stored rows apart.
+
+    x = class + modulus * y: a tile holds one class, `rows` queries by `keys` keys along y, and a query meets keys of
+    its own class only. `query` and `key` are the coordinates as the plan's expressions have them. `relation` is what
+    the mask asks along this axis, of Index i and j read as coordinates; `visits` are its tiles as closed forms in y
+    (in Ref i0 and i1, Value class, and Size M, the number of y), empty when they have to be counted out.
+    """
+
+    extent: Expr
+    stride: Expr
+    rows: int
+    keys: int
+    modulus: int
+    query: Expr
+    key: Expr
+    relation: Expr
+    visits: tuple[Visit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A tile map with its visits. `why` tells how the visits were found, for `explain`."""
+    """A tile map with its visits. `why` tells how the visits were found, for `explain`.
+
+    Without axes tiles are ranges of positions and the visits closed forms. With axes a tile is a box: it is visited
+    where every axis visits it, and full where every axis is full and the mask says no more than its axes do; which
+    tiles those are, a table per axis tells at the call. The visits have no pieces then.
+    """
 
     tile: Tile
     visits: tuple[Visit, ...]
     exact: bool
     why: str
+    axes: tuple[TileAxis, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

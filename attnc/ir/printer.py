@@ -7,7 +7,7 @@ from typing import assert_never
 from attnc.ir.builtins import BUILTINS
 from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
-from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece
+from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece, TileAxis
 from attnc.ir.types import VectorType
 
 _LEVELS = (("or",), ("and",), ("not",), ("lt", "le", "gt", "ge", "eq", "ne"), ("bitand",), ("add", "sub"),
@@ -136,9 +136,17 @@ def print_plan(plan: KernelPlan) -> str:
 
 def _part(part: Part) -> list[str]:
     lines = [f"  tiles of {part.tile.rows} x {part.tile.keys}; {part.why}"]
+    lines += [line for number, axis in enumerate(part.axes) for line in _tile_axis(number, axis)]
     for visit in part.visits:
         lines += [f"    {visit.kind}: {_piece(piece)}" for piece in visit.pieces]
     return lines
+
+
+def _tile_axis(number: int, axis: TileAxis) -> list[str]:
+    classes = "" if axis.modulus == 1 else f", {axis.modulus} classes"
+    head = f"    axis {number}: {print_expr(axis.extent)} coordinates {print_expr(axis.stride)} rows apart{classes}, "
+    lines = [f"{head}{axis.rows} queries by {axis.keys} keys, {print_expr(axis.relation)}"]
+    return lines + [f"      {visit.kind}: {_piece(piece)}" for visit in axis.visits for piece in visit.pieces]
 
 
 def _piece(piece: Piece) -> str:

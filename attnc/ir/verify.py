@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 from attnc.diagnostics import InternalError
 from attnc.ir.expr import Call, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import Accumulator, KernelPlan, Piece, Sweep
+from attnc.ir.plan import Accumulator, KernelPlan, Piece, Sweep, TileAxis
 from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
@@ -162,6 +163,23 @@ def _check_visits(plan: KernelPlan) -> None:
         for visit in part.visits:
             for piece in visit.pieces:
                 _check_piece(piece)
+        for axis in part.axes:
+            _check_tile_axis(axis)
+        if part.axes:
+            rows, keys = prod(axis.rows for axis in part.axes), prod(axis.keys for axis in part.axes)
+            _require((rows, keys) == (part.tile.rows, part.tile.keys), "axes that do not make up the tile")
+            _require(not any(visit.pieces for visit in part.visits), "a part with axes and with pieces")
+
+
+def _check_tile_axis(axis: TileAxis) -> None:
+    """Sizes are powers of two, coordinates and relation are ints and a condition."""
+    _require(axis.modulus >= 1, "an axis without classes")
+    _require(all(n >= 1 and n & (n - 1) == 0 for n in (axis.rows, axis.keys)), "a tile size that is no power of two")
+    _require(axis.extent.type == INT and axis.stride.type == INT, "an axis whose extent or stride is no int")
+    _require(axis.relation.type == BOOL, "an axis whose relation is no condition")
+    for visit in axis.visits:
+        for piece in visit.pieces:
+            _check_piece(piece)
 
 
 def _check_piece(piece: Piece) -> None:

@@ -6,6 +6,7 @@ normalizer-passes   the cascade as sweeps of accumulators                 (befor
 exp2                powers of two, the logit in units of log 2            (after the rescale factors exist)
 operands            inner products by name, token maps stored             (last: it only names things)
 tiling, block-sparsity  tile size, visits                                 (independent of the above)
+tile-maps           boxes and classes instead, where they visit less      (compares with the visits of ranges)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from attnc.passes.exp2 import LOG2E, Folded, fold_exp2, scale_by
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
+from attnc.passes.tile_maps import choose_part
 from attnc.passes.tiling import choose_tile
 
 __all__ = ["AfterPass", "PlanOptions", "make_plan"]
@@ -55,6 +57,9 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     after_pass("operands", operands)
     part = _sparsity(lowered.mask, options)
     after_pass("block-sparsity", part)
+    if options.aligned:
+        part = choose_part(module, positions, part)
+        after_pass("tile-maps", part)
     plan = KernelPlan(
         module=module,
         head_dim=options.head_dim,

@@ -1,0 +1,234 @@
+"""tile-maps: tiles that follow the mask instead of the order of positions.
+
+Before: the mask of a module whose queries and keys are the same tokens.
+After: the axes of a tile map, or none when ranges of positions visit no more tiles.
+
+On a grid whose mask asks something of single axes, a tile is a box: it is visited where every axis visits it. The sizes
+along the axes are the ones that visit the fewest tiles. Where the mask keeps only pairs of equal remainder modulo m,
+the axis is split into its m classes, and what was one pair of m becomes dense.
+
+    i.y // 8 == j.y // 8 and i.x // 8 == j.x // 8   ->  boxes of 8 x 8 queries by 8 x 8 keys: every visited tile is full
+    abs(i - j) <= 64 and (i - j) % 4 == 0           ->  4 classes, in each a window of 16 on both sides
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from attnc.ir.build import add, call, compare, conj, mul
+from attnc.ir.expr import TRUE, Call, Const, Expr, GridCoord, Index, Size, Value, int_const
+from attnc.ir.fold import fold
+from attnc.ir.module import AttentionModule, Grid
+from attnc.ir.plan import Part, Tile, TileAxis, Visit
+from attnc.ir.traverse import substitute, walk
+from attnc.ir.types import INT
+from attnc.passes.block_sparsity import BlockSparsity
+from attnc.passes.isl import isl
+from attnc.passes.mask_axes import separated
+from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
+from attnc.passes.positions import Positions
+from attnc.passes.tile_tables import MAX_COUNTED, NotCountableError, axis_table, is_countable, kept_pairs, steps, values_of
+
+_I, _J = Index("i"), Index("j")
+#: Residue classes beyond this make tiles of too few tokens.
+_MAX_MODULUS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis of a grid before its tile sizes are chosen: the pairs that it keeps, class by class."""
+
+    axis: TileAxis
+    extent: int
+    kept: tuple[Any, ...]
+    _known: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+
+    def live(self, rows: int, keys: int) -> int:
+        """Tiles of this size that are visited, over all classes."""
+        if (rows, keys) not in self._known:
+            found = sum(int(_blocks(_blocks(kept, rows, 0), keys, 1).sum()) for kept in self.kept)
+            self._known[rows, keys] = found
+        return self._known[rows, keys]
+
+
+def choose_part(module: AttentionModule, positions: Positions, flat: Part) -> Part:
+    """The part with the fewest visited tiles: `flat`, or one with axes."""
+    if module.grid_q is None and module.grid_k is None:
+        return _by_class(module, flat)
+    found = _boxes(module, positions, flat.tile)
+    if found is None:
+        return flat
+    axes, is_product = found
+    size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
+    boxes, ranges = _visited(axes), _visited_flat(flat, size)
+    if boxes > ranges or (boxes == ranges and (flat.exact or not is_product)):
+        return flat
+    return _part(axes, boxes, ranges, is_product=is_product)
+
+
+def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bool) -> Part:
+    """The part of boxes, with the comparison that chose it."""
+    tile = Tile(prod(axis.rows for axis in axes), prod(axis.keys for axis in axes))
+    kept = [kept_pairs(axis, {}) for axis in axes]
+    shape = [" x ".join(str(n) for n in sizes) for sizes in ([a.rows for a in axes], [a.keys for a in axes])]
+    why = f"boxes of {shape[0]} queries by {shape[1]} keys visit {boxes} tiles, ranges of positions {ranges}"
+    classes = prod(axis.modulus for axis in axes)
+    if classes > 1:
+        why += f"; {classes} residue classes"
+    if is_product and all(kept):
+        area = boxes * tile.rows * tile.keys / prod(n or 1 for n in kept)
+        why += f"; {area:.2f} times the pairs that the mask keeps"
+    kinds = ("full", "partial") if is_product else ("partial",)
+    return Part(tile, tuple(Visit(kind, ()) for kind in kinds), is_product, why, axes)
+
+
+def _visited(axes: tuple[TileAxis, ...]) -> int:
+    return prod(int(axis_table(axis, {}).live.sum()) for axis in axes)
+
+
+def _visited_flat(part: Part, size: int) -> int:
+    """Tiles that ranges of positions visit, for as many positions as the grid has."""
+    one = int_const(1)
+    axis = TileAxis(int_const(size), one, part.tile.rows, part.tile.keys, 1, _I, _J, TRUE, part.visits)
+    names = {"N": size, "k_offset": 0, "q_offset": 0}
+    try:
+        return int(axis_table(axis, names).live.sum())
+    except NotCountableError:  # ranges that depend on data: as if all were visited
+        return -(-size // part.tile.rows) * -(-size // part.tile.keys)
+
+
+# -- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[tuple[TileAxis, ...], bool] | None:
+    """Axes of boxes with the fewest visited tiles, and whether the mask is no more than their product."""
+    grid = module.grid_q
+    if grid is None or grid != module.grid_k or not _is_static(grid):
+        return None
+    parts = separated(module.mask)
+    found: list[_Axis] = []
+    for number in range(len(grid.names)):
+        axis = _grid_axis(grid, number, parts.axes.get(number, TRUE), positions)
+        if axis is None:
+            return None
+        found.append(axis)
+    if not any(len(axis.kept) > 1 or not axis.kept[0].all() for axis in found):
+        return None
+    sizes = min(_sizes(found, tile), key=lambda chosen: _cost(found, chosen), default=None)
+    if sizes is None:
+        return None
+    axes = tuple(replace(a.axis, rows=r, keys=k) for a, (r, k) in zip(found, sizes, strict=True))
+    return axes, parts.is_product and parts.uniform == TRUE
+
+
+def _is_static(grid: Grid) -> bool:
+    return grid.start == int_const(0) and all(
+        isinstance(extent, Const) and 1 <= extent.value <= MAX_COUNTED for extent in grid.extents
+    )
+
+
+def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _Axis | None:
+    """One axis with what it keeps; None when that depends on more than coordinates."""
+    coordinates: dict[Expr, Expr] = {GridCoord("q", number): _I, GridCoord("k", number): _J}
+    relation = fold(substitute(clause, coordinates))
+    if not is_countable(relation, frozenset(("i", "j"))):
+        return None
+    extent = _int(grid.extents[number])
+    x = np.arange(extent, dtype=np.int64)
+    kept = np.broadcast_to(
+        np.asarray(values_of(relation, {"i": x[:, None], "j": x[None, :]}), np.bool_), (extent, extent)
+    )
+    modulus = max((m for m in _moduli(relation) if not kept[(x[:, None] - x[None, :]) % m != 0].any()), default=1)
+    query, key = (positions.lower(GridCoord(side, number)) for side in ("q", "k"))
+    stride = prod(_int(e) for e in grid.extents[number + 1 :])
+    axis = TileAxis(int_const(extent), int_const(stride), 1, 1, modulus, query, key, relation)
+    return _Axis(axis, extent, tuple(kept[c::modulus, c::modulus] for c in range(modulus)))
+
+
+def _int(expr: Expr) -> int:
+    assert isinstance(expr, Const)
+    return int(expr.value)
+
+
+def _moduli(relation: Expr) -> Iterator[int]:
+    """Constants that something in the relation is taken modulo of."""
+    for node in walk(relation):
+        match node:
+            case Call(fn="mod", args=(_, Const(value=value))) if 2 <= value <= _MAX_MODULUS:
+                yield int(value)
+            case _:
+                pass
+
+
+Sizes = tuple[tuple[int, int], ...]
+
+
+def _sizes(axes: list[_Axis], tile: Tile) -> Iterator[Sizes]:
+    """Ways to share the queries and the keys of a tile among the axes."""
+    rows, keys = (list(_shares(size, axes)) for size in (tile.rows, tile.keys))
+    for row, key in product(rows, keys):
+        yield tuple(zip(row, key, strict=True))
+
+
+def _shares(size: int, axes: list[_Axis]) -> Iterator[tuple[int, ...]]:
+    """Powers of two whose product is `size`, none longer than its axis needs unless nothing else is left."""
+    limits = [1 << max(int(steps(a.axis, a.extent)[0]) - 1, 0).bit_length() for a in axes]
+    room = prod(limits)
+    powers = [[1 << n for n in range(size.bit_length()) if 1 << n <= max(limit, size // room)] for limit in limits]
+    return (chosen for chosen in product(*powers) if prod(chosen) == size)
+
+
+def _cost(axes: list[_Axis], sizes: Sizes) -> tuple[int, ...]:
+    """Visited tiles first; then short runs of memory, last axis first."""
+    visited = prod(axis.live(rows, keys) for axis, (rows, keys) in zip(axes, sizes, strict=True))
+    return (visited, *(-rows * keys for rows, keys in reversed(sizes)))
+
+
+def _blocks(kept: Any, size: int, dim: int) -> Any:
+    """Whether any of each `size` entries along a dimension is set."""
+    if size == 1:
+        return kept
+    return np.logical_or.reduceat(kept, np.arange(0, kept.shape[dim], size), axis=dim)
+
+
+# -- classes of positions --------------------------------------------------------------------------------------------
+
+
+def _by_class(module: AttentionModule, flat: Part) -> Part:
+    """Positions split by the modulus of a mask that keeps equal remainders only."""
+    mask = module.mask
+    if not is_countable(mask, frozenset(("i", "j"))):
+        return flat
+    modulus = max((m for m in set(_moduli(mask)) if _keeps_classes(mask, m)), default=1)
+    if modulus == 1:
+        return flat
+    inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
+    analysed = BlockSparsity().run(inside, flat.tile)
+    axis = TileAxis(
+        Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits
+    )
+    kinds: Mapping[str, None] = {visit.kind: None for visit in analysed.visits}
+    why = f"{modulus} residue classes of positions, in each: {analysed.why}"
+    return Part(flat.tile, tuple(Visit(kind, ()) for kind in kinds), analysed.exact, why, (axis,))
+
+
+def _member(index: Index, modulus: int) -> Expr:
+    return add(mul(int_const(modulus), index), Value("class", INT))
+
+
+def _keeps_classes(mask: Expr, modulus: int) -> bool:
+    """Proof that the mask keeps no pair of different remainders."""
+    by = int_const(modulus)
+    other = compare("ne", call("mod", _I, by, type=INT), call("mod", _J, by, type=INT))
+    context = isl.Context()
+    context.set_max_operations(MAX_OPERATIONS)
+    try:
+        return bool(mask_bounds(conj(mask, other), context, Symbols()).outer.is_empty())
+    except isl.Error:
+        return False

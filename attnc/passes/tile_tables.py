@@ -1,0 +1,218 @@
+"""Which key tiles a query tile visits along one axis of a tile map, as tables of ints: made at the call, kept by size.
+
+An axis has one unit per class and query tile. Its table lists, per unit, the key tiles that are live, full ones first.
+The work is proportional to the entries where the axis has closed forms, to the pairs of coordinates else; an axis too
+long for that visits all its tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var, int_const
+from attnc.ir.plan import TileAxis, Visit
+from attnc.ir.traverse import substitute
+
+Ints = NDArray[np.int64]
+#: Longest axis (in y) whose pairs are counted out one by one.
+MAX_COUNTED = 4096
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "abs": np.abs,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "min": np.minimum,
+    "max": np.maximum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "where": np.where,
+}
+
+
+class NotCountableError(Exception):
+    """An expression that has no value before the kernel runs."""
+
+
+def values_of(expr: Expr, names: Mapping[str, Any]) -> Any:
+    """An int or bool expression over arrays of ints by name. Raises NotCountableError."""
+    match expr:
+        case Const(value=value):
+            return value
+        case Index(name=name) | Size(name=name) | Param(name=name) | Ref(name=name) | Value(name=name) | Var(name=name):
+            if name not in names:
+                raise NotCountableError(name)
+            return names[name]
+        case Exists(low=Const(value=low), high=Const(value=high)):
+            bodies = (substitute(expr.body, {Var(expr.var): int_const(n)}) for n in range(int(low), int(high)))
+            return reduce(np.logical_or, (values_of(body, names) for body in bodies), np.bool_(False))
+        case Call(fn=fn, args=args) if fn in _FUNCTIONS:
+            return _FUNCTIONS[fn](*(values_of(arg, names) for arg in args))
+        case _:
+            raise NotCountableError(type(expr).__name__)
+
+
+def is_countable(expr: Expr, names: frozenset[str]) -> bool:
+    """Whether `values_of` knows it when it knows `names`."""
+    try:
+        values_of(expr, dict.fromkeys(names, 1))
+    except (NotCountableError, ZeroDivisionError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class AxisTable:
+    """Per unit: where its entries start, how many key tiles are live, how many of them full; then the entries."""
+
+    starts: Ints
+    live: Ints
+    full: Ints
+    entries: Ints
+
+    def packed(self) -> NDArray[np.int32]:
+        """As the kernels read it: three ints per unit, then the entries; starts count from the beginning."""
+        header = np.stack((self.starts + 3 * len(self.starts), self.live, self.full), axis=1)
+        return np.concatenate((header.reshape(-1), self.entries)).astype(np.int32)
+
+
+def steps(axis: TileAxis, extent: int) -> Ints:
+    """The number of y of each class."""
+    classes = np.arange(axis.modulus, dtype=np.int64)
+    return np.maximum(extent - classes + axis.modulus - 1, 0) // axis.modulus
+
+
+def tile_counts(axis: TileAxis, extent: int) -> tuple[int, int]:
+    """Query tiles and key tiles along y of the longest class."""
+    longest = -(-extent // axis.modulus)
+    return -(-longest // axis.rows), -(-longest // axis.keys)
+
+
+def axis_extent(axis: TileAxis, names: Mapping[str, int]) -> int:
+    """The number of coordinates."""
+    return int(values_of(axis.extent, names))
+
+
+def axis_table(axis: TileAxis, names: Mapping[str, int]) -> AxisTable:
+    """The table of an axis for sizes and parameters by name."""
+    extent = axis_extent(axis, names)
+    lengths = steps(axis, extent)
+    queries, keys = tile_counts(axis, extent)
+    if axis.visits:
+        kinds = _from_closed_forms(axis, names, lengths, queries)
+    elif int(lengths.max(initial=0)) <= MAX_COUNTED:
+        kinds = _counted(axis, names, lengths, queries, keys)
+    else:
+        kinds = _everything(axis, lengths, queries)
+    return _joined(*kinds, units=axis.modulus * queries)
+
+
+def _joined(units_full: Ints, full: Ints, units_partial: Ints, partial: Ints, *, units: int) -> AxisTable:
+    """Entries sorted by unit, full tiles first."""
+    unit = np.concatenate((units_full, units_partial))
+    order = np.argsort(unit, kind="stable")
+    live = np.bincount(unit, minlength=units)
+    starts = np.concatenate(([0], np.cumsum(live)[:-1])) if units else live
+    return AxisTable(starts, live, np.bincount(units_full, minlength=units), np.concatenate((full, partial))[order])
+
+
+Kinds = tuple[Ints, Ints, Ints, Ints]
+
+
+def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int) -> Kinds:
+    """Units and key tiles, full then partial, from the pieces of the visits."""
+    cls, tile = (x.reshape(-1) for x in np.meshgrid(np.arange(axis.modulus), np.arange(queries), indexing="ij"))
+    length = lengths[cls]
+    first = tile * axis.rows
+    real = first < length
+    here = {**names, "M": length, "i0": first, "i1": np.minimum(first + axis.rows, length) - 1, "class": cls}
+    found = {kind: _pieces(axis.visits, kind, here, real, length, axis) for kind in ("full", "partial")}
+    return (*found["full"], *found["partial"])
+
+
+def _pieces(
+    visits: tuple[Visit, ...], kind: str, here: Mapping[str, Any], real: Any, length: Ints, axis: TileAxis
+) -> tuple[Ints, Ints]:
+    units: list[Ints] = [np.zeros(0, np.int64)]
+    tiles: list[Ints] = [np.zeros(0, np.int64)]
+    last = (length - 1) // axis.keys
+    for visit in visits:
+        for piece in visit.pieces if visit.kind == kind else ():
+            low = np.maximum(np.broadcast_to(values_of(piece.low, here), real.shape), 0)
+            high = np.minimum(np.broadcast_to(values_of(piece.high, here), real.shape), last)
+            count = np.where(real & values_of(piece.guard, here), np.maximum((high - low) // piece.step + 1, 0), 0)
+            unit = np.repeat(np.arange(len(count)), count)
+            within = np.arange(len(unit)) - np.repeat(np.cumsum(count) - count, count)
+            units.append(unit)
+            tiles.append(low[unit] + within * piece.step)
+    return np.concatenate(units), np.concatenate(tiles)
+
+
+def _counted(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int, keys: int) -> Kinds:
+    """The same from the relation itself, evaluated for every pair of coordinates of a class."""
+    any_live: list[Any] = []
+    all_full: list[Any] = []
+    for cls, length in enumerate(lengths.tolist()):
+        kept = _relation(axis, names, cls, length)
+        padded = np.zeros((queries * axis.rows, keys * axis.keys), np.bool_)
+        padded[:length, :length] = kept
+        blocks = padded.reshape(queries, axis.rows, keys, axis.keys)
+        any_live.append(blocks.any((1, 3)))
+        # Rows past the end do not keep a tile from being full; keys past the end do.
+        padded[length:, :length] = True
+        all_full.append(blocks.all((1, 3)))
+    live = np.concatenate(any_live)
+    full = np.concatenate(all_full) & live
+    units_full, tiles_full = np.nonzero(full)
+    units_partial, tiles_partial = np.nonzero(live & ~full)
+    return units_full, tiles_full, units_partial, tiles_partial
+
+
+def _relation(axis: TileAxis, names: Mapping[str, int], cls: int, length: int) -> Any:
+    """Kept pairs of y, of one class."""
+    x = cls + axis.modulus * np.arange(length, dtype=np.int64)
+    kept = values_of(axis.relation, {**names, "i": x[:, None], "j": x[None, :]})
+    return np.broadcast_to(np.asarray(kept, np.bool_), (length, length))
+
+
+def _everything(axis: TileAxis, lengths: Ints, queries: int) -> Kinds:
+    """Every tile of the class is visited, none is known to be full."""
+    length = np.repeat(lengths, queries)
+    first = np.tile(np.arange(queries) * axis.rows, axis.modulus)
+    count = np.where(first < length, -(-length // axis.keys), 0)
+    units = np.repeat(np.arange(len(count)), count)
+    tiles = np.arange(len(units)) - np.repeat(np.cumsum(count) - count, count)
+    nothing = np.zeros(0, np.int64)
+    return nothing, nothing, units, tiles
+
+
+# -- measures --------------------------------------------------------------------------------------------------------
+
+
+def kept_pairs(axis: TileAxis, names: Mapping[str, int]) -> int | None:
+    """Pairs of coordinates that the axis keeps; None when they are too many to count."""
+    lengths = steps(axis, axis_extent(axis, names))
+    if int(lengths.max(initial=0)) > MAX_COUNTED:
+        return None
+    return sum(int(_relation(axis, names, cls, length).sum()) for cls, length in enumerate(lengths.tolist()))
+
+
+def visited_pairs(axis: TileAxis, table: AxisTable) -> int:
+    """Pairs of coordinates of the tiles that are visited, ragged ones counted whole."""
+    return int(table.live.sum()) * axis.rows * axis.keys
