@@ -13,6 +13,7 @@ from attnc.codegen.crosscompile import Binary, Resources, cross_compile, parse_t
 from attnc.codegen.triton_module import lower_triton
 from attnc.compiler import compile_module
 from attnc.diagnostics import CallError
+from attnc.ir.dependence import has_tile_maps
 from attnc.ir.plan import KernelPlan
 from attnc.passes.pipeline import PlanOptions, make_plan
 
@@ -61,7 +62,7 @@ def emit(
     parse_target(target)
     module = compile_module(spec, source=source, attention=attention, params=params or {})
     name, itemsize = _DTYPES[dtype]
-    plan = make_plan(module, PlanOptions(head_dim, width, itemsize))
+    plan = make_plan(module, PlanOptions(head_dim, width, itemsize, aligned=has_tile_maps(module)))
     emitted = lower_triton(plan, Variant(aux=aux))
     kernels = cross_compile(emitted, target, name, default_config(plan))
     main = kernels[-1]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,13 +19,18 @@ from attnc.codegen.cache import key_of, load_entry, load_source, making, store_e
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
 from attnc.codegen.interpreter import InterpretedModule
-from attnc.codegen.launch import CallInputs, Launch, run_module
+from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.diagnostics import warn_user
+from attnc.ir.dependence import has_tile_maps
+from attnc.ir.expr import Const
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.serialize import MalformedError, dumps, loads
 from attnc.torch_backend import differentiate, run_torch
+
+if TYPE_CHECKING:
+    from attnc.passes.tile_tables import AxisTable
 
 Backend = Literal["auto", "triton", "interpret", "cpp", "torch"]
 #: Tiles of the torch back end: large, as each costs a few dozen torch calls.
@@ -52,12 +58,17 @@ class Executor:
     _runners: dict[tuple[str, PlanOptions, Variant], Any] = field(
         default_factory=dict[tuple[str, PlanOptions, Variant], Any]
     )
+    _made: dict[tuple[PlanOptions, int], tuple[AxisTable, ...]] = field(
+        default_factory=dict[tuple[PlanOptions, int], "tuple[AxisTable, ...]"]
+    )
+    _follows_tokens: bool = False
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
 
     def __post_init__(self) -> None:
-        self.planned = replace(self.planned, tile=self.tile)
+        self._follows_tokens = has_tile_maps(self.module)
+        self.planned = replace(self.planned, tile=self.tile, aligned=self._follows_tokens)
         self.emitted = (self.planned, Variant())
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -68,21 +79,22 @@ class Executor:
         options = self._options(call, backend)
         if backend == "torch":
             self.planned = options
-            return run_torch(self.plan(options), call)
+            return run_torch(self.plan(options), call, self._tables(options, call))
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
             return self._upcast(call)
         if call.q.dtype == torch.float64:
             refuse(f'q: float64 runs on backend="torch" only, not on "{backend}"')
         variant = _variant(call)
         self.planned, self.emitted = options, (options, variant)
-        return run_module(self.kernels(options, variant), call, self._runner(backend, options, variant))
+        module = self.kernels(options, variant)
+        return run_module(module, call, self._runner(backend, options, variant), self._tile_tables(options, call))
 
     def differentiate(
         self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
     ) -> dict[str, Tensor]:
         """Gradients of q, k, v and real tensors by name, from those of the output and of the statistics."""
         options = self._options(call, self.choose(call.q.device.type))
-        return differentiate(self.plan(options), call, gradients, wanted)
+        return differentiate(self.plan(options), call, gradients, wanted, self._tables(options, call))
 
     def choose(self, device: str) -> str:
         """The back end for tensors on a device. Raises CallError when the one that was asked for cannot run there."""
@@ -114,7 +126,31 @@ class Executor:
 
     def _options(self, call: CallInputs, backend: str) -> PlanOptions:
         tile = self.tile or _DEFAULT_TILES.get(backend)
-        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile)
+        aligned = self._follows_tokens and _is_aligned(self.module, call)
+        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned)
+
+    # -- tiles that are boxes ----------------------------------------------------------------------------------------
+
+    def _tables(self, options: PlanOptions, call: CallInputs) -> tuple[AxisTable, ...]:
+        """The tables of the plan's axes for the sizes of a call."""
+        axes = self.plan(options).parts[0].axes
+        if not axes:
+            return ()
+        from attnc.passes.tile_tables import axis_table
+
+        key = (options, call.q.shape[2])
+        if key not in self._made:
+            names = {"N": call.q.shape[2], "M": call.q.shape[2], "q_offset": 0, "k_offset": 0}
+            self._made[key] = tuple(axis_table(axis, names) for axis in axes)
+        return self._made[key]
+
+    def _tile_tables(self, options: PlanOptions, call: CallInputs) -> TileTables | None:
+        """The same as the kernels read them."""
+        tables = self._tables(options, call)
+        if not tables:
+            return None
+        packed = tuple(torch.from_numpy(table.packed()).to(call.q.device) for table in tables)
+        return TileTables(packed, prod(len(table.starts) for table in tables))
 
     # -- what is made ------------------------------------------------------------------------------------------------
 
@@ -220,6 +256,21 @@ def _variant(call: CallInputs) -> Variant:
         wide=_needs_wide(call),
         aux=call.return_aux,
         wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
+    )
+
+
+def _is_aligned(module: AttentionModule, call: CallInputs) -> bool:
+    """Whether row r of queries and of keys is position r, and all of them are on the grid when there is one."""
+    starts = (call.q_offset, call.k_offset)
+    if call.cu_q is not None or not all(isinstance(start, int) and start == 0 for start in starts):
+        return False
+    if call.q.shape[2] != call.k.shape[2]:
+        return False
+    grid = module.grid_q
+    if grid is None:
+        return True
+    return all(isinstance(e, Const) for e in grid.extents) and call.q.shape[2] == prod(
+        int(e.value) for e in grid.extents if isinstance(e, Const)
     )
 
 

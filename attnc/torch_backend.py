@@ -6,8 +6,9 @@ expressions comes from `eager.py`. 16-bit inputs are computed in float32, float6
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +16,22 @@ from torch import Tensor
 from attnc.codegen.launch import CallInputs
 from attnc.eager import Env, evaluate
 from attnc.ir.dependence import axes, conjuncts, is_key_clause
-from attnc.ir.expr import Expr, Ref, Size
-from attnc.ir.module import AttentionModule
+from attnc.ir.expr import Expr, Ref
 from attnc.ir.plan import Accumulator, Derived, KernelPlan, Piece, Sweep
 from attnc.ir.traverse import walk
+from attnc.packing import documents, int_list
+from attnc.passes.tile_tables import AxisTable, boxes
 
 _IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
-def run_torch(plan: KernelPlan, call: CallInputs) -> tuple[Tensor, dict[str, Tensor]]:
-    """The output [B, H, N, Dv] in the dtype of q and the statistics [B, H, N], float32 (float64 for float64)."""
+def run_torch(plan: KernelPlan, call: CallInputs, tables: Sequence[AxisTable] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output [B, H, N, Dv] in the dtype of q and the statistics [B, H, N], float32 (float64 for float64).
+
+    `tables` are those of the plan's axes, when its tiles are boxes.
+    """
     if call.cu_q is None or call.cu_k is None:
-        return _Execution(plan, call).run()
+        return _Execution(plan, call, tables).run()
     results = [_Execution(plan, part).run() for part in documents(plan.module, call)]
     if not results:
         return _Execution(plan, replace(call, cu_q=None, cu_k=None)).run()
@@ -36,7 +41,11 @@ def run_torch(plan: KernelPlan, call: CallInputs) -> tuple[Tensor, dict[str, Ten
 
 
 def differentiate(
-    plan: KernelPlan, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
+    plan: KernelPlan,
+    call: CallInputs,
+    gradients: tuple[Tensor, Mapping[str, Tensor]],
+    wanted: frozenset[str],
+    tables: Sequence[AxisTable] = (),
 ) -> dict[str, Tensor]:
     """Gradients of the `wanted` among q, k, v and the tensors, by name: the call run again and differentiated.
 
@@ -48,7 +57,7 @@ def differentiate(
     tensors = {name: inputs[name] for name in call.tensors}
     again = replace(call, q=inputs["q"], k=inputs["k"], v=inputs["v"], tensors=tensors, return_aux=bool(gradients[1]))
     with torch.enable_grad():
-        out, aux = run_torch(plan, again)
+        out, aux = run_torch(plan, again, tables)
         pairs = [(out, gradients[0]), *((aux[name], gradient) for name, gradient in gradients[1].items())]
         pairs = [(value, gradient) for value, gradient in pairs if value.requires_grad]
         if not pairs:
@@ -58,27 +67,12 @@ def differentiate(
     return dict(zip(leaves, found, strict=True))
 
 
-def documents(module: AttentionModule, call: CallInputs) -> Iterator[CallInputs]:
-    """The calls that a packed call stands for, one per document."""
-    starts_q, starts_k = _ints(call.cu_q), _ints(call.cu_k)
-    for n in range(len(starts_q) - 1):
-        rows, keys = slice(starts_q[n], starts_q[n + 1]), slice(starts_k[n], starts_k[n + 1])
-        tensors = {name: _slice(module, name, tensor, rows, keys) for name, tensor in call.tensors.items()}
-        yield replace(
-            call,
-            q=call.q[:, :, rows],
-            k=call.k[:, :, keys],
-            v=call.v[:, :, keys],
-            tensors=tensors,
-            cu_q=None,
-            cu_k=None,
-        )
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Stored rows: `where` indexes a tensor with them (a range makes a view), `index` lists them."""
 
-
-def _slice(module: AttentionModule, name: str, tensor: Tensor, rows: slice, keys: slice) -> Tensor:
-    dims = module.tensor(name).dims
-    places = {Size("N"): rows, Size("M"): keys}
-    return tensor[tuple(places.get(dim, slice(None)) if isinstance(dim, Size) else slice(None) for dim in dims)]
+    where: slice | Tensor
+    index: Tensor
 
 
 @dataclass(slots=True)
@@ -92,8 +86,9 @@ class _Tile:
 
 
 class _Execution:
-    def __init__(self, plan: KernelPlan, call: CallInputs) -> None:
+    def __init__(self, plan: KernelPlan, call: CallInputs, tables: Sequence[AxisTable] = ()) -> None:
         self._plan = plan
+        self._tables = tables
         self._call = call
         self._dtype = torch.float64 if call.q.dtype == torch.float64 else torch.float32
         self._device = call.q.device
@@ -113,14 +108,43 @@ class _Execution:
         names = [binding.name for binding in self._plan.aux] if self._call.return_aux else []
         outputs: list[Tensor] = []
         statistics: dict[str, list[Tensor]] = {name: [] for name in names}
-        step = self._plan.parts[0].tile.rows
-        for first in range(0, max(self._rows, 1), step):
-            output, aux = self._query_tile(first, min(first + step, self._rows))
+        order: list[Tensor] = []
+        for rows, visits in self._tiles():
+            output, aux = self._query_tile(rows, visits)
             outputs.append(output)
             for name in names:
                 statistics[name].append(aux[name])
-        out = torch.cat(outputs, dim=2).to(self._call.q.dtype)
-        return out, {name: torch.cat(parts, dim=2) for name, parts in statistics.items()}
+            order.append(rows.index)
+        place = torch.argsort(torch.cat(order)) if self._tables else None
+        out = _joined(outputs, place).to(self._call.q.dtype)
+        return out, {name: _joined(parts, place) for name, parts in statistics.items()}
+
+    def _tiles(self) -> Iterator[tuple[_Tokens, list[tuple[_Tokens, bool]]]]:
+        """Query tiles with the key tiles that they visit, and whether those are full."""
+        axes = self._plan.parts[0].axes
+        if axes and self._rows:
+            split = any(visit.kind == "full" for visit in self._plan.parts[0].visits)
+            sizes = {"N": self._rows, "M": self._keys}
+            for box in boxes(axes, self._tables, sizes):
+                visits = [(self._listed(keys), full and split) for keys, full in box.keys]
+                yield self._listed(box.rows), visits
+            return
+        step, width = self._plan.parts[0].tile.rows, self._plan.parts[0].tile.keys
+        for first in range(0, max(self._rows, 1), step):
+            rows = self._range(first, min(first + step, self._rows))
+            env = self._at_rows(self._base, rows.index)
+            found = self._visits(env, first, min(first + step, self._rows))
+            yield (
+                rows,
+                [(self._range(tile * width, min((tile + 1) * width, self._keys)), full) for tile, full in found],
+            )
+
+    def _range(self, first: int, last: int) -> _Tokens:
+        return _Tokens(slice(first, last), torch.arange(first, last, device=self._device))
+
+    def _listed(self, rows: Any) -> _Tokens:
+        index = torch.from_numpy(rows).to(self._device)
+        return _Tokens(index, index)
 
     # -- environments --------------------------------------------------------------------------------------------
 
@@ -195,14 +219,13 @@ class _Execution:
 
     # -- tiles ---------------------------------------------------------------------------------------------------
 
-    def _query_tile(self, first: int, last: int) -> tuple[Tensor, dict[str, Tensor]]:
-        env = self._at_rows(self._base, torch.arange(first, last, device=self._device))
-        visits = self._visits(env, first, last)
+    def _query_tile(self, rows: _Tokens, visits: list[tuple[_Tokens, bool]]) -> tuple[Tensor, dict[str, Tensor]]:
+        env = self._at_rows(self._base, rows.index)
         refs: dict[str, Tensor] = {}
         for sweep in self._plan.sweeps:
-            refs.update(self._sweep(sweep, env, visits, refs, first, last))
+            refs.update(self._sweep(sweep, env, visits, refs, rows))
         final = replace(env, refs=refs, values={**env.values})
-        shape = (self._batch, self._heads, last - first)
+        shape = (self._batch, self._heads, rows.index.numel())
         out = evaluate(self._plan.output, final)
         out = out.expand(*shape, 1, self._plan.value_dim).squeeze(3)
         aux = {b.name: evaluate(b.expr, final).expand(*shape, 1).squeeze(3) for b in self._plan.aux}
@@ -241,9 +264,9 @@ class _Execution:
         weight = self._batch * self._heads if uniform else 1
         found: dict[int, int] = {}
         limits = zip(
-            _ints(low.expand(shape)),
-            _ints(high.expand(shape)),
-            _ints(guard.expand(shape)),
+            int_list(low.expand(shape)),
+            int_list(high.expand(shape)),
+            int_list(guard.expand(shape)),
             strict=True,
         )
         for a, b, holds in limits:
@@ -255,17 +278,14 @@ class _Execution:
         self,
         sweep: Sweep,
         env: Env,
-        visits: list[tuple[int, bool]],
+        visits: list[tuple[_Tokens, bool]],
         refs: Mapping[str, Tensor],
-        first: int,
-        last: int,
+        rows: _Tokens,
     ) -> dict[str, Tensor]:
-        state = {acc.name: self._identity(acc, last - first) for acc in sweep.accumulators}
-        width = self._plan.parts[0].tile.keys
-        for tile, full in visits:
-            keys = torch.arange(tile * width, min((tile + 1) * width, self._keys), device=self._device)
-            if keys.numel():
-                state = self._update(sweep, self._tile(sweep, env, refs, keys, first, last, full=full), refs, state)
+        state = {acc.name: self._identity(acc, rows.index.numel()) for acc in sweep.accumulators}
+        for keys, full in visits:
+            if keys.index.numel():
+                state = self._update(sweep, self._tile(sweep, env, refs, keys, rows, full=full), refs, state)
         return state
 
     def _identity(self, acc: Accumulator, rows: int) -> Tensor:
@@ -275,24 +295,22 @@ class _Execution:
         return torch.full(shape, _IDENTITY[acc.op], dtype=self._dtype, device=self._device)
 
     def _tile(
-        self, sweep: Sweep, env: Env, refs: Mapping[str, Tensor], keys: Tensor, first: int, last: int, *, full: bool
+        self, sweep: Sweep, env: Env, refs: Mapping[str, Tensor], keys: _Tokens, rows: _Tokens, *, full: bool
     ) -> _Tile:
-        env = self._at_keys(env, keys)
-        start, stop = int(keys[0]), int(keys[-1]) + 1
+        env = self._at_keys(env, keys.index)
         alive = self._alive(env)
-        found = {**refs, **self._dots(slice(first, last), slice(start, stop), alive)}
+        found = {**refs, **self._dots(rows, keys, alive)}
         env = replace(env, refs=found)
-        found.update({pair.name: self._pair(env, pair.left, pair.right, first, last, start, stop)
-                      for pair in self._plan.pair_dots})  # fmt: skip
+        found.update({p.name: self._pair(env, p.left, p.right, rows, keys) for p in self._plan.pair_dots})
         keep = None if full else evaluate(self._plan.mask, env)
-        shape = (self._batch, self._heads, last - first, stop - start)
+        shape = (self._batch, self._heads, rows.index.numel(), keys.index.numel())
         keep = None if keep is None else keep.expand(shape)
         if sweep.reads_logit:
             score = evaluate(self._plan.score, env).expand(shape)
             if keep is not None:
                 score = torch.where(keep, score, torch.full_like(score, float("-inf")))
             env = replace(env, values={**env.values, "s": score})
-        return _Tile(env, keep, _cleared(self._grouped(self._plan.values)[:, :, start:stop], alive), shape)
+        return _Tile(env, keep, _cleared(self._grouped(self._plan.values)[:, :, keys.where], alive), shape)
 
     def _grouped(self, name: str) -> Tensor:
         """A stored key-side value, repeated for the query heads of a group."""
@@ -308,15 +326,15 @@ class _Execution:
                 alive = holds if alive is None else alive & holds
         return None if alive is None else alive.transpose(2, 3)
 
-    def _dots(self, rows: slice, keys: slice, alive: Tensor | None) -> dict[str, Tensor]:
+    def _dots(self, rows: _Tokens, keys: _Tokens, alive: Tensor | None) -> dict[str, Tensor]:
         def product(left: Tensor, right: Tensor) -> Tensor:
-            return left[:, :, rows] @ _cleared(right[:, :, keys], alive).transpose(2, 3)
+            return left[:, :, rows.where] @ _cleared(right[:, :, keys.where], alive).transpose(2, 3)
 
         return {t.name: product(self._stored[t.left], self._grouped(t.right)) for t in self._plan.dots}
 
-    def _pair(self, env: Env, left: Expr, right: Expr, first: int, last: int, start: int, stop: int) -> Tensor:
+    def _pair(self, env: Env, left: Expr, right: Expr, rows: _Tokens, keys: _Tokens) -> Tensor:
         tokens = self._token_values("H")
-        values = {"q": tokens["q"][:, :, first:last], "k": tokens["k"][:, :, :, start:stop]}
+        values = {"q": tokens["q"][:, :, rows.where], "k": tokens["k"][:, :, :, keys.where]}
         here = replace(env, values={**env.values, **values})
         return (evaluate(left, here) * evaluate(right, here)).sum(-1)
 
@@ -354,16 +372,15 @@ class _Execution:
         return factor.unsqueeze(-1) if acc.weighted else factor
 
 
+def _joined(parts: list[Tensor], place: Tensor | None) -> Tensor:
+    """Rows of all tiles, in the order of the tokens."""
+    whole = torch.cat(parts, dim=2)
+    return whole if place is None else whole.index_select(2, place)
+
+
 def _cleared(tokens: Tensor, alive: Tensor | None) -> Tensor:
     """Key-side vectors [B, H, keys, features] with zeros where a key is not alive."""
     return tokens if alive is None else torch.where(alive, tokens, torch.zeros_like(tokens))
-
-
-def _ints(tensor: Tensor | None) -> list[int]:
-    """The elements of an int or bool tensor in order; none for None."""
-    if tensor is None:
-        return []
-    return [int(value) for value in tensor.reshape(-1).tolist()]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _combine(acc: Accumulator, old: Tensor, body: Tensor, values: Tensor) -> Tensor:

@@ -141,6 +141,7 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     from attnc.driver import load_spec
     from attnc.frontend.bind import bind
     from attnc.frontend.parser import parse
+    from attnc.ir.dependence import has_tile_maps
     from attnc.passes.pipeline import PlanOptions, make_plan
 
     stages("ast", parse(load_spec(request.spec.name, request.spec.text)))
@@ -148,7 +149,8 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     stages("typed", module)
     module = bind(module, request.params)
     stages("bound", module)
-    options = PlanOptions(request.head_dim, request.value_dim, _ITEMSIZE[request.dtype])
+    aligned = has_tile_maps(module)
+    options = PlanOptions(request.head_dim, request.value_dim, _ITEMSIZE[request.dtype], aligned=aligned)
     plan = make_plan(module, options, stages)
     emitted = lower_triton(plan, Variant(aux=request.aux))
     stages("triton", emitted)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnc.codegen import boxes
 from attnc.codegen.code import Block, Code, Feature
 from attnc.codegen.context import Arg, KernelText, SweepText, Variant, VisitText
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.loops import piece_lines
-from attnc.codegen.place import make_emitter, place_args, place_lines, tensor_args, tensor_codes, used_args
+from attnc.codegen.place import (
+    make_emitter,
+    place_args,
+    place_lines,
+    program_lines,
+    tensor_args,
+    tensor_codes,
+    used_args,
+)
 from attnc.codegen.provenance import describe
 from attnc.ir.dependence import conjuncts, is_key_clause
-from attnc.ir.expr import TRUE, Ref, Value
+from attnc.ir.expr import TRUE, Expr, Ref, Value
 from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Part, Sweep, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import REAL
@@ -57,6 +66,8 @@ class _AttentionKernel:
         scalars = {"ref:i0": Code("i0"), "ref:i1": Code("i1")}
         self._emitter = make_emitter(plan, variant, indices, scalars)
         self._emitter.lane_masks["i"] = "row_ok"
+        for n, axis in enumerate(part.axes):
+            self._emitter.outer.memo[axis.query, ""] = Code(f"x{n}", "i")
         self._stems = {name: code.stem for name, code in tensor_codes(plan, variant).items()}
 
     def build(self) -> tuple[KernelText, Emitter]:
@@ -65,19 +76,13 @@ class _AttentionKernel:
         sweeps = tuple(self._sweep(n, sweep) for n, sweep in enumerate(self._plan.sweeps))
         epilogue = self._epilogue()
         prologue = tuple(self._emitter.outer.lines)
-        place = (
-            *place_lines("q", "H", tile.rows, self._variant),
-            f"i0 = q_offset + tile * {tile.rows}",
-            f"i1 = q_offset + tl.minimum(tile * {tile.rows} + {tile.rows}, N) - 1",
-            f"lanes = tl.arange(0, {tile.keys})",
-        )
         kernel = KernelText(
             kind="attention",
             name="attention",
             title=f"Attention of one tile of {tile.rows} queries of one head.",
             notes=self._notes(),
             args=self._args(),
-            place=place,
+            place=self._place(),
             prologue=(*queries, *prologue),
             sweeps=sweeps,
             epilogue=epilogue,
@@ -87,6 +92,19 @@ class _AttentionKernel:
             output="out",
         )
         return kernel, self._emitter
+
+    def _place(self) -> tuple[str, ...]:
+        tile = self._part.tile
+        lanes = f"lanes = tl.arange(0, {tile.keys})"
+        if self._part.axes:
+            rows = boxes.query_lines(self._part.axes, tile.rows)
+            return (*program_lines("H", self._variant), *rows, lanes)
+        return (
+            *place_lines("q", "H", tile.rows, self._variant),
+            f"i0 = q_offset + tile * {tile.rows}",
+            f"i1 = q_offset + tl.minimum(tile * {tile.rows} + {tile.rows}, N) - 1",
+            lanes,
+        )
 
     # -- operands ------------------------------------------------------------------------------------------------
 
@@ -159,26 +177,43 @@ class _AttentionKernel:
 
     def _visit(self, sweep: Sweep, visit: Visit) -> VisitText:
         emitter = self._emitter
-        before, count, index = piece_lines(emitter, visit)
-        emitter.inner = Block()
-        body = emitter.inner.lines
-        wide = ".to(tl.int64)" if self._variant.wide else ""
-        body += [*index, f"col = key_tile * {self._part.tile.keys} + lanes{wide}", "j = k_offset + col"]
+        before, count, columns = self._columns(visit)
+        emitter.inner = Block(memo=self._key_coordinates())
         partial = visit.kind == "partial"
         emitter.lane_masks["j"] = "col_ok" if partial else ""
         keep = self._keep() if partial else None
         self._tile(sweep, keep)
-        lines = tuple(emitter.inner.lines)
+        lines = (*columns, *self._unless_full(visit, emitter.inner.lines))
         emitter.inner = None
         for acc in sweep.accumulators:
             emitter.refs.pop(acc.name, None)
             emitter.refs.pop(f"{acc.name}.old", None)
         return VisitText(visit.kind, tuple(before), count, lines)
 
+    def _columns(self, visit: Visit) -> tuple[list[str], str, list[str]]:
+        """Lines before the loop of a visit, its count, and the lines that turn its counter into columns."""
+        tile, axes = self._part.tile, self._part.axes
+        if axes:
+            count = boxes.count_text(axes, visit.kind, split=len(self._part.visits) > 1)
+            return [], count, boxes.key_lines(axes, visit.kind, tile.keys)
+        before, count, index = piece_lines(self._emitter, visit)
+        wide = ".to(tl.int64)" if self._variant.wide else ""
+        return before, count, [*index, f"col = key_tile * {tile.keys} + lanes{wide}", "j = k_offset + col"]
+
+    def _unless_full(self, visit: Visit, lines: list[str]) -> list[str]:
+        """The loop over live boxes passes by those that the loop over full ones has done."""
+        if not self._part.axes or visit.kind == "full" or len(self._part.visits) == 1:
+            return lines
+        return [f"if {boxes.not_full_text(self._part.axes)}:", *(f"    {line}" for line in lines)]
+
+    def _key_coordinates(self) -> dict[tuple[Expr, str], Code]:
+        """Coordinates that the tile map has at hand, so that they are not divided out of positions again."""
+        return {(axis.key, ""): Code(f"kx{n}", "j", inner=True) for n, axis in enumerate(self._part.axes)}
+
     def _keep(self) -> str:
         """Which pairs of a partial tile exist; clauses on the key alone also guard the loads of K and V."""
         emitter = self._emitter
-        emitter.line("col_ok = col < M")
+        emitter.line(f"col_ok = {boxes.inside_text(self._part.axes) if self._part.axes else 'col < M'}")
         if self._plan.mask != TRUE:
             emitter.line(f"# mask: {describe(self._plan.module.mask)}")
         clauses = conjuncts(self._plan.mask)
@@ -334,7 +369,7 @@ class _AttentionKernel:
         plan = self._plan
         operands = {term.left for term in plan.dots} | {term.right for term in plan.dots} | {plan.values}
         args = [*place_args(self._variant), *used_args(self._emitter, plan, tuple(operands))]
-        args += tensor_args("out", "out", 4, "real")
+        args += [*boxes.table_args(self._part.axes), *tensor_args("out", "out", 4, "real")]
         for n in range(len(plan.aux) if self._variant.aux else 0):
             args += tensor_args(f"aux:{plan.aux[n].name}", f"aux{n}", 3, "float32")
         return tuple(args)

@@ -95,8 +95,8 @@ def base_scalars(plan: KernelPlan) -> dict[str, Code]:
     return codes
 
 
-def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[str, ...]:
-    """Batch, head, first row and sizes of this program."""
+def program_lines(heads: str, variant: Variant) -> list[str]:
+    """Tile, batch, head, sizes and offsets of this program."""
     count = "H" if heads == "H" else "HK"
     lines = ["pid = tl.program_id(0)"]
     if variant.packed:
@@ -108,15 +108,19 @@ def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[s
             f"b = pid // n_tiles // {count}",
         ]
     lines += ["h = head", "hk = head // (H // HK)"] if heads == "H" else ["hk = head"]
-    lines += _offsets(variant)
+    return lines + _offsets(variant)
+
+
+def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[str, ...]:
+    """Batch, head, first row and sizes of this program, whose tile is a range of positions."""
     row, position, offset, size = ("row", "i", "q_offset", "N") if side == "q" else ("col", "j", "k_offset", "M")
     cast = ".to(tl.int64)" if variant.wide else ""
-    lines += [
+    return (
+        *program_lines(heads, variant),
         f"{row} = tile * {block} + tl.arange(0, {block}){cast}",
         f"{row}_ok = {row} < {size}",
         f"{position} = {offset} + {row}",
-    ]
-    return tuple(lines)
+    )
 
 
 def _packed_place(count: str) -> list[str]:

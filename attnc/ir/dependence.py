@@ -21,7 +21,8 @@ from attnc.ir.expr import (
     Value,
     Var,
 )
-from attnc.ir.traverse import children
+from attnc.ir.module import AttentionModule
+from attnc.ir.traverse import children, walk
 
 #: "i": query positions, "j": key positions, "b"/"h"/"hk": batch and heads.
 Axes = frozenset[str]
@@ -89,3 +90,9 @@ def conjuncts(mask: Expr) -> tuple[Expr, ...]:
 def is_key_clause(clause: Expr) -> bool:
     """Whether a clause looks at the key alone: what it removes must not be read at all."""
     return pair_axes(clause) == frozenset("j")
+
+
+def has_tile_maps(module: AttentionModule) -> bool:
+    """Whether tiles other than ranges of positions may suit the mask: it reads a grid or a remainder."""
+    nodes = tuple(walk(module.mask))
+    return any(isinstance(x, GridCoord) or (isinstance(x, Call) and x.fn == "mod") for x in nodes)

@@ -33,7 +33,15 @@ from attnc.passes.isl import isl
 from attnc.passes.mask_axes import separated
 from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
 from attnc.passes.positions import Positions
-from attnc.passes.tile_tables import MAX_COUNTED, NotCountableError, axis_table, is_countable, kept_pairs, steps, values_of
+from attnc.passes.tile_tables import (
+    MAX_COUNTED,
+    NotCountableError,
+    axis_table,
+    is_countable,
+    kept_pairs,
+    steps,
+    values_of,
+)
 
 _I, _J = Index("i"), Index("j")
 #: Residue classes beyond this make tiles of too few tokens.
@@ -210,9 +218,7 @@ def _by_class(module: AttentionModule, flat: Part) -> Part:
         return flat
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
     analysed = BlockSparsity().run(inside, flat.tile)
-    axis = TileAxis(
-        Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits
-    )
+    axis = TileAxis(Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits)
     kinds: Mapping[str, None] = {visit.kind: None for visit in analysed.visits}
     why = f"{modulus} residue classes of positions, in each: {analysed.why}"
     return Part(flat.tile, tuple(Visit(kind, ()) for kind in kinds), analysed.exact, why, (axis,))

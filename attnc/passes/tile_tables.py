@@ -7,9 +7,10 @@ long for that visits all its tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,11 @@ class AxisTable:
     live: Ints
     full: Ints
     entries: Ints
+
+    def entries_of(self, unit: int) -> Ints:
+        """Key tiles of a unit, full ones first."""
+        start = int(self.starts[unit])
+        return self.entries[start : start + int(self.live[unit])]
 
     def packed(self) -> NDArray[np.int32]:
         """As the kernels read it: three ints per unit, then the entries; starts count from the beginning."""
@@ -216,3 +222,64 @@ def kept_pairs(axis: TileAxis, names: Mapping[str, int]) -> int | None:
 def visited_pairs(axis: TileAxis, table: AxisTable) -> int:
     """Pairs of coordinates of the tiles that are visited, ragged ones counted whole."""
     return int(table.live.sum()) * axis.rows * axis.keys
+
+
+# -- boxes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A query tile: its stored rows; the stored rows of each key tile that it visits, and whether that is full."""
+
+    rows: Ints
+    keys: tuple[tuple[Ints, bool], ...]
+
+
+def boxes(axes: Sequence[TileAxis], tables: Sequence[AxisTable], names: Mapping[str, int]) -> Iterator[Box]:
+    """All query tiles that have rows, in the order of the kernels' programs."""
+    extents = [axis_extent(axis, names) for axis in axes]
+    strides = [int(values_of(axis.stride, names)) for axis in axes]
+    for units in product(*(range(len(table.starts)) for table in tables)):
+        sides = [_Side(axis, extent, unit) for axis, extent, unit in zip(axes, extents, units, strict=True)]
+        rows = _stored([side.queries() for side in sides], strides)
+        if rows.size:
+            live = [
+                [(side.keys(int(tile)), n < table.full[unit]) for n, tile in enumerate(table.entries_of(unit))]
+                for side, table, unit in zip(sides, tables, units, strict=True)
+            ]
+            chosen = product(*live)
+            keys = ((_stored([x for x, _ in entry], strides), all(full for _, full in entry)) for entry in chosen)
+            yield Box(rows, tuple(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One unit of an axis."""
+
+    axis: TileAxis
+    extent: int
+    unit: int
+
+    def _tile(self, first: int, size: int, cls: int) -> Ints:
+        x = cls + self.axis.modulus * np.arange(first, first + size, dtype=np.int64)
+        return x[x < self.extent]
+
+    def _place(self) -> tuple[int, int]:
+        return divmod(self.unit, max(tile_counts(self.axis, self.extent)[0], 1))
+
+    def queries(self) -> Ints:
+        """Coordinates of the queries."""
+        cls, tile = self._place()
+        return self._tile(tile * self.axis.rows, self.axis.rows, cls)
+
+    def keys(self, tile: int) -> Ints:
+        """Coordinates of a key tile of the same class."""
+        return self._tile(tile * self.axis.keys, self.axis.keys, self._place()[0])
+
+
+def _stored(coordinates: Sequence[Ints], strides: Sequence[int]) -> Ints:
+    """Stored rows of all combinations of coordinates, the last axis fastest."""
+    total = np.zeros(1, np.int64)
+    for x, stride in zip(coordinates, strides, strict=True):
+        total = (total[:, None] + x[None, :] * stride).reshape(-1)
+    return total

@@ -32,7 +32,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "compiler": (*BASE, *PHASES, "files", "driver"),
     "eager": (*BASE, "ir"),  # what expressions mean on torch tensors
     "reference": (*BASE, "ir", "eager"),  # the oracle: shares nothing with planning or emission
-    "torch_backend": (*BASE, "ir", "codegen", "eager"),
+    "packing": (*BASE, "ir", "codegen"),
+    "torch_backend": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
     "calls": (*BASE, "ir", "codegen"),
     "prover*": (*BASE, "ir", "frontend", "passes", "driver"),
     "explain": (*BASE, *PHASES, "compiler", "driver"),
@@ -64,6 +65,7 @@ TORCH = (
     "reference.py",
     "torch_backend.py",
     "calls.py",
+    "packing.py",
     "executor.py",
     "signature.py",
     "folding.py",

@@ -1,0 +1,120 @@
+"""Tiles that are boxes: rows of a program, key tiles of a visit, from the axes of a tile map and their tables.
+
+Names per axis n: `unit` its entry in the table, `class` and `y` the coordinates of the tile, x = class + modulus * y.
+Tables (see `passes/tile_tables.py`) have, per unit: start, number of live key tiles and of full ones; full ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attnc.codegen.context import Arg
+from attnc.ir.expr import Const, Expr, Size
+from attnc.ir.plan import TileAxis
+
+
+def extent_text(axis: TileAxis) -> str:
+    """The number of coordinates: a literal, or N."""
+    return _text(axis.extent)
+
+
+def _text(expr: Expr) -> str:
+    if isinstance(expr, Const):
+        return str(int(expr.value))
+    assert isinstance(expr, Size)
+    return expr.name
+
+
+def query_lines(axes: Sequence[TileAxis], rows: int) -> list[str]:
+    """Rows of the tile of this program, and where the axes' tables tell its visits."""
+    lines = ["rest = tile"]
+    for n, axis in reversed(list(enumerate(axes))):
+        longest = extent_text(axis) if axis.modulus == 1 else f"tl.cdiv({extent_text(axis)}, {axis.modulus})"
+        tiles = f"tl.cdiv({longest}, {axis.rows})"
+        lines += [f"tiles{n} = {tiles}", f"unit{n} = rest % (tiles{n} * {axis.modulus})"]
+        lines += [f"rest = rest // (tiles{n} * {axis.modulus})"] if n else []
+        if axis.modulus > 1:
+            lines.append(f"class{n} = unit{n} // tiles{n}")
+    lines.append(f"slots = tl.arange(0, {rows})")
+    inner = 1
+    for n, axis in reversed(list(enumerate(axes))):
+        start = f"unit{n}" if axis.modulus == 1 else f"unit{n} % tiles{n}"
+        lines.append(f"y{n} = ({start}) * {axis.rows} + {_slot('slots', inner, axis.rows, rows)}")
+        lines.append(f"x{n} = {_coordinate(axis, n, f'y{n}')}")
+        inner *= axis.rows
+    lines.append(f"row = {_row(axes, 'x')}")
+    lines.append(f"row_ok = {' & '.join(f'(x{n} < {extent_text(axis)})' for n, axis in enumerate(axes))}")
+    lines.append("i = q_offset + row")
+    for n in range(len(axes)):
+        lines += [
+            f"start{n} = tl.load(axis{n}_ptr + 3 * unit{n})",
+            f"live{n} = tl.load(axis{n}_ptr + 3 * unit{n} + 1)",
+            f"full{n} = tl.load(axis{n}_ptr + 3 * unit{n} + 2)",
+        ]
+    return lines
+
+
+def count_text(axes: Sequence[TileAxis], kind: str, *, split: bool) -> str:
+    """How many times the loop of a visit runs. `split`: full tiles have a loop of their own."""
+    numbers = range(len(axes))
+    if kind == "full":
+        return " * ".join(f"full{n}" for n in numbers)
+    live = " * ".join(f"live{n}" for n in numbers)
+    if not split:
+        return live
+    all_full = " & ".join(f"(full{n} == live{n})" for n in numbers)
+    return f"tl.where({all_full}, 0, {live})"
+
+
+def key_lines(axes: Sequence[TileAxis], kind: str, keys: int) -> list[str]:
+    """Columns of the key tile that the loop counter `t` stands for."""
+    count = "full" if kind == "full" else "live"
+    lines = [] if len(axes) == 1 else ["rest = t"]
+    for n, _ in reversed(list(enumerate(axes))):
+        lines += [f"t{n} = rest % {count}{n}", f"rest = rest // {count}{n}"] if n else []
+    if len(axes) == 1:
+        lines.append("t0 = t")
+    else:
+        lines.append("t0 = rest")
+    inner = 1
+    for n, axis in reversed(list(enumerate(axes))):
+        tile = f"tl.load(axis{n}_ptr + start{n} + t{n})"
+        lines.append(f"ky{n} = {tile} * {axis.keys} + {_slot('lanes', inner, axis.keys, keys)}")
+        lines.append(f"kx{n} = {_coordinate(axis, n, f'ky{n}')}")
+        inner *= axis.keys
+    lines.append(f"col = {_row(axes, 'kx')}")
+    lines.append("j = k_offset + col")
+    return lines
+
+
+def inside_text(axes: Sequence[TileAxis]) -> str:
+    """Which columns of a key tile exist."""
+    return " & ".join(f"(kx{n} < {extent_text(axis)})" for n, axis in enumerate(axes))
+
+
+def not_full_text(axes: Sequence[TileAxis]) -> str:
+    """Whether the loop over live tiles stands at one that the loop over full ones has not done."""
+    return " | ".join(f"(t{n} >= full{n})" for n in range(len(axes)))
+
+
+def table_args(axes: Sequence[TileAxis]) -> list[Arg]:
+    """Pointers to the tables."""
+    return [Arg(f"axis{n}_ptr", "pointer", f"axis:{n}", kind="int") for n in range(len(axes))]
+
+
+def _slot(lanes: str, inner: int, size: int, total: int) -> str:
+    """The place of each lane along one axis; the last axis moves fastest."""
+    text = lanes if inner == 1 else f"{lanes} // {inner}"
+    return text if inner * size == total else f"{text} % {size}"
+
+
+def _coordinate(axis: TileAxis, n: int, y: str) -> str:
+    return y if axis.modulus == 1 else f"class{n} + {axis.modulus} * {y}"
+
+
+def _row(axes: Sequence[TileAxis], name: str) -> str:
+    terms = (
+        f"{name}{n}" if _text(axis.stride) == "1" else f"{name}{n} * {_text(axis.stride)}"
+        for n, axis in enumerate(axes)
+    )
+    return " + ".join(terms)
