@@ -149,7 +149,7 @@ class Executor:
         tables = self._tables(options, call)
         if not tables:
             return None
-        packed = tuple(torch.from_numpy(table.packed()).to(call.q.device) for table in tables)
+        packed = tuple(torch.as_tensor(table.packed()).to(call.q.device) for table in tables)
         return TileTables(packed, prod(len(table.starts) for table in tables))
 
     # -- what is made ------------------------------------------------------------------------------------------------

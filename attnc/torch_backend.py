@@ -143,7 +143,7 @@ class _Execution:
         return _Tokens(slice(first, last), torch.arange(first, last, device=self._device))
 
     def _listed(self, rows: Any) -> _Tokens:
-        index = torch.from_numpy(rows).to(self._device)
+        index = torch.as_tensor(rows).to(self._device)
         return _Tokens(index, index)
 
     # -- environments --------------------------------------------------------------------------------------------

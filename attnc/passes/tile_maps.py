@@ -13,7 +13,7 @@ the axis is split into its m classes, and what was one pair of m becomes dense.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -126,7 +126,7 @@ def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[t
         if axis is None:
             return None
         found.append(axis)
-    if not any(len(axis.kept) > 1 or not axis.kept[0].all() for axis in found):
+    if all(len(axis.kept) == 1 and all(kept.all() for kept in axis.kept) for axis in found):
         return None
     sizes = min(_sizes(found, tile), key=lambda chosen: _cost(found, chosen), default=None)
     if sizes is None:
@@ -193,7 +193,7 @@ def _shares(size: int, axes: list[_Axis]) -> Iterator[tuple[int, ...]]:
 
 
 def _cost(axes: list[_Axis], sizes: Sizes) -> tuple[int, ...]:
-    """Visited tiles first; then short runs of memory, last axis first."""
+    """Visited tiles first; then long runs of memory, along the last axis first."""
     visited = prod(axis.live(rows, keys) for axis, (rows, keys) in zip(axes, sizes, strict=True))
     return (visited, *(-rows * keys for rows, keys in reversed(sizes)))
 
@@ -202,7 +202,8 @@ def _blocks(kept: Any, size: int, dim: int) -> Any:
     """Whether any of each `size` entries along a dimension is set."""
     if size == 1:
         return kept
-    return np.logical_or.reduceat(kept, np.arange(0, kept.shape[dim], size), axis=dim)
+    starts: Any = range(0, kept.shape[dim], size)
+    return np.logical_or.reduceat(kept, starts, axis=dim)
 
 
 # -- classes of positions --------------------------------------------------------------------------------------------
@@ -219,9 +220,8 @@ def _by_class(module: AttentionModule, flat: Part) -> Part:
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
     analysed = BlockSparsity().run(inside, flat.tile)
     axis = TileAxis(Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits)
-    kinds: Mapping[str, None] = {visit.kind: None for visit in analysed.visits}
     why = f"{modulus} residue classes of positions, in each: {analysed.why}"
-    return Part(flat.tile, tuple(Visit(kind, ()) for kind in kinds), analysed.exact, why, (axis,))
+    return Part(flat.tile, tuple(Visit(visit.kind, ()) for visit in analysed.visits), analysed.exact, why, (axis,))
 
 
 def _member(index: Index, modulus: int) -> Expr:
