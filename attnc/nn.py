@@ -22,7 +22,6 @@ from attnc.drawing import nodes
 from attnc.ir.dims import dim_text, dims_text, evaluate_dim
 from attnc.ir.expr import Call, Expr, Lookup, Size
 from attnc.ir.module import AttentionModule, Range, TensorParam
-from attnc.ir.plan import Tile
 from attnc.ir.traverse import walk
 from attnc.ops import Backend, Op
 from attnc.ops import compile as compile_op
@@ -83,11 +82,10 @@ class Attention(nn.Module):
         super().__init__()
         choice = {"source": source, "attention": attention, "params": params, "key_mask": key_mask}
         self.op = compile_op(spec, backend=backend, tile=tile, **cast(Any, choice))
-        self.sizes = _sizes({"H": heads, "Hk": key_heads, "D": head_dim, "Dv": value_dim}, sizes or {})
-        self._tile = tile
+        self.sizes = _sizes({"H": heads, "Hk": key_heads, "D": head_dim, "Dv": value_dim}, _mapping("sizes", sizes))
         self._params = dict(params or {})
         self._init: dict[str, Init | None] = {}
-        self._register(tensors or {}, device, dtype)
+        self._register(_mapping("tensors", tensors), device, dtype)
         self.reset_parameters(init)
 
     def _register(self, tensors: Mapping[str, Tensor], device: Any, dtype: Any) -> None:
@@ -98,15 +96,14 @@ class Attention(nn.Module):
             if hasattr(self, name):
                 refuse(f"`{name}`: a torch module has something else of that name; call the tensor otherwise")
         for name in self._held:
-            self.register_buffer(name, tensors[name].to(device))
+            self.register_buffer(name, tensors[name].detach().to(device))
         for name, tensor in learned.items():
             data = torch.empty(_shape(tensor, self.sizes), device=device, dtype=_floating(dtype))
             self.register_parameter(name, nn.Parameter(data))
 
     def reset_parameters(self, init: Mapping[str, Init] | None = None) -> None:
         """Start again: with `init` where it says something, then with the `init` of the constructor, then as usual."""
-        given = cast(Mapping[Any, Any], init or {})
-        for name, value in given.items():
+        for name, value in _mapping("init", init).items():
             _check_init(name, value, self._learned, self._held)
             self._init[name] = value
         products = _multiplied(self.op.module)
@@ -141,7 +138,7 @@ class Attention(nn.Module):
         learned = [f"{name}: real{list(getattr(self, name).shape)} learned" for name in self._learned]
         return ", ".join([module.name, *given, *learned, f"backend={self.op.backend}"])
 
-    # -- copies: a copy shares the op, a pickle keeps what it is made of --------------------------------------------
+    # -- copies: a copy shares the op, a pickle holds its text --------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attention:
         """Parameters of its own; the compiled op, which never changes, is shared."""
@@ -152,15 +149,15 @@ class Attention(nn.Module):
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes, with what the op is made of; functions given as `init` stay behind."""
+        """The attributes; functions given as `init` stay behind."""
         init = {name: None if callable(value) else value for name, value in self._init.items()}
-        return {**self.__dict__, "op": (self.op.module, self.op.backend), "_init": init}
+        return {**self.__dict__, "_init": init}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the op again."""
-        module, backend = state["op"]
-        tile = None if state["_tile"] is None else Tile(*state["_tile"])
-        cast(Any, super()).__setstate__({**state, "op": Op(module, backend, tile)})
+
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        refuse(f"{name}: expected values by name, got {type(given).__name__}")
+    return cast(Mapping[str, Any], given or {})
 
 
 # -- sizes and shapes ------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from attnc.benchmark.problem import PRODUCT, CannotError, Problem
 from attnc.eager import evaluate
 from attnc.ir.expr import TRUE, Expr
 
+#: Evaluating the mask of so many pairs takes a minute.
+_MOST_PAIRS = 1 << 32
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -104,7 +106,12 @@ def sdpa(problem: Problem, *, compiled: bool = True) -> Peer:
 def _dense_mask(problem: Problem) -> tuple[Tensor | None, bool, str]:
     """The mask or bias, whether it is the causal mask instead, and what it is."""
     bias = problem.bias()
+    pairs = torch.Size(problem.dense_shape(problem.module.mask)).numel()
     if bias is None:
+        if pairs > _MOST_PAIRS:
+            raise CannotError(
+                f"{pairs:.1e} pairs are too many to make a dense mask of, or to tell whether it is causal"
+            )
         if _mask_is(problem, lambda _, columns: columns >= 0):
             return None, False, "no mask"
         if _mask_is(problem, lambda rows, columns: columns <= rows):

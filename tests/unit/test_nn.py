@@ -166,7 +166,7 @@ def test_functional_call_swaps_parameters() -> None:
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does so itself
 def test_torch_compile_gives_the_same() -> None:
     layer, q = made(slope(), init={"slope": 0.5}), tokens()
-    assert torch.equal(torch.compile(layer, backend="eager")(*q), layer(*q))
+    assert torch.equal(torch.compile(layer, backend="eager", fullgraph=True)(*q), layer(*q))
 
 
 # -- how parameters start ---------------------------------------------------------------------------------------------
@@ -283,6 +283,8 @@ def test_learned_tensor_over_tokens_needs_its_size() -> None:
         ({"heads": True}, "heads: expected a whole number"),
         ({"key_heads": 3}, "4 query heads are not a multiple of 3 key heads"),
         ({"sizes": {"H": 8}}, "sizes: H is 8 there, but heads=4 is given, too"),
+        ({"sizes": 3}, "sizes: expected values by name, got int"),
+        ({"init": [1]}, "init: expected values by name, got list"),
         ({"sizes": {"X": 8}}, "unknown size 'X'"),
         ({"dtype": torch.int32}, "dtype: expected float32"),
         ({"tensors": {"slope": torch.ones(4)}}, "`slope` is learned"),
