@@ -47,7 +47,7 @@ def test_every_shell_completes_verbs_options_and_specs(shell: str, folder: Path)
     assert completed("attnc ", shell) == list(VERBS)
     assert completed("attnc ver", shell) == ["verify"]
     assert "--backend" in completed("attnc verify --b", shell)
-    assert completed("attnc check std:sli", shell) == ["std:sliding_window"]
+    assert completed("attnc check std:sliding_w", shell) == ["std:sliding_window"]
     assert completed("attnc check o", shell) == ["one.attn"]
     assert completed("attnc explain std:causal --target cuda:9", shell) == ["cuda:90"]
 
@@ -114,7 +114,7 @@ printf '%s\n' "${COMPREPLY[@]}"
     ("line", "replies"),
     [
         ("attnc veri", ["verify"]),
-        ("attnc check std:sli", ["sliding_window"]),  # bash replaces what stands behind the colon
+        ("attnc check std:sliding_w", ["sliding_window"]),  # bash replaces what stands behind the colon
         ("attnc check st", [f"std:{name}" for name in stdlib_names()]),
         ("attnc explain std:causal --target cuda:9", ["90"]),
         ("attnc explain std:causal --target=cuda:9", ["90"]),
