@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attnc import nn
     from attnc.emit import Artifact, emit
     from attnc.ops import Op, compile  # noqa: A004  # the public name; re.compile reads the same
+    from attnc.prover import Proof, prove
 
 __version__ = "0.1.0"
 
@@ -28,14 +29,23 @@ __all__ = [
     "Diagnostic",
     "InternalError",
     "Op",
+    "Proof",
     "SpecError",
     "__version__",
     "compile",
     "emit",
     "nn",
+    "prove",
 ]
 
-_LAZY = {"Artifact": "attnc.emit", "emit": "attnc.emit", "Op": "attnc.ops", "compile": "attnc.ops"}
+_LAZY = {
+    "Artifact": "attnc.emit",
+    "emit": "attnc.emit",
+    "Op": "attnc.ops",
+    "compile": "attnc.ops",
+    "Proof": "attnc.prover",
+    "prove": "attnc.prover",
+}
 _MODULES = ("nn",)
 
 

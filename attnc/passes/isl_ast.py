@@ -39,6 +39,16 @@ def scan(tiles: Any, context: Any, leaves: Mapping[str, Expr]) -> Loops:
     return Loops(tuple(flattener.pieces), flattener.exact)
 
 
+def condition_of(points: Any, context: Any, leaves: Mapping[str, Expr]) -> Expr:
+    """A set of parameters as a condition on what they stand for, where `context` holds. Raises NotClosedError."""
+    return _Flattener(dict(leaves)).expression(isl.AstBuild.from_context(context).expr_from_set(points))
+
+
+def number_of(value: Any, context: Any, leaves: Mapping[str, Expr]) -> Expr:
+    """A piecewise function of parameters as an int expression. Raises NotClosedError."""
+    return _Flattener(dict(leaves)).expression(isl.AstBuild.from_context(context).expr_from_pw_aff(value))
+
+
 class _Flattener:
     def __init__(self, leaves: dict[str, Expr]) -> None:
         self.pieces: list[Piece] = []

@@ -1,21 +1,26 @@
-"""mask-sets: a mask as sets of integer pairs.
+"""mask-sets: a mask as sets of integer points.
 
-Before: the mask, a condition on positions i and j.
+Before: a condition on positions i and j.
 After: two sets of pairs, an outer and an inner bound: inner <= mask <= outer. They are equal when the mask is made of
-comparisons of affine expressions, `//` and `%` by constants, min, max, abs, and, or, not. Every integer
+comparisons of affine expressions, `//` and `%` by constants, min, max, abs, sign, and, or, not, exists. Every integer
 subexpression free of i and j (a window, a length P[b]) is one symbolic parameter. A condition that is not affine (a
 look-up by i or j, a product of positions) is an opaque atom: true in the outer bound, false in the inner one.
 
     j <= i and seg[b, i] == seg[b, j]   ->   outer { (i, j) : j <= i },  inner { }
+
+`mask_bounds` is for tiles. Proofs name what is opaque first (`mask_atoms`) and give it a dimension of its own: a
+`Frame` says which expressions are the parameters and which the dimensions of a set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from attnc.ir.dependence import pair_axes
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Var, int_const
+from attnc.ir.fold import fold
 from attnc.ir.traverse import children, substitute, walk
 from attnc.ir.types import BOOL, INT
 from attnc.passes.isl import isl
@@ -23,8 +28,12 @@ from attnc.passes.isl import isl
 #: isl gives up cleanly after this many operations: about half a second.
 MAX_OPERATIONS = 200_000
 
+#: An `exists` of at most this many values is written out; more become a variable that is projected away.
+UNROLLED = 8
+#: As many values as a spec may ask for, when a variable does not do.
+_MAX_VALUES = 128
+
 _COMPARE = {"lt": "lt_set", "le": "le_set", "gt": "gt_set", "ge": "ge_set", "eq": "eq_set", "ne": "ne_set"}
-_MIRROR = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 
 
 class NotAffineError(Exception):
@@ -59,57 +68,113 @@ class Bounds:
         return self.outer is self.inner or bool(self.outer.is_equal(self.inner))
 
 
-def mask_bounds(mask: Expr, context: Any, symbols: Symbols) -> Bounds:
-    """Bounds of a lowered mask. Raises isl.Error past the operation limit of `context`."""
-    collect_symbols(mask, symbols)
-    return _Translator(context, symbols).condition(mask)
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A space of sets: which expressions are its parameters, and which its dimensions, in order."""
+
+    context: Any
+    params: tuple[Expr, ...]
+    dims: tuple[Expr, ...]
+    names: tuple[str, ...] = ()
+
+    def param_names(self) -> tuple[str, ...]:
+        """How isl calls the parameters."""
+        return self.names or tuple(f"p{n}" for n in range(len(self.params)))
+
+    def extended(self, dim: Expr) -> Frame:
+        """With one more dimension, the last."""
+        return Frame(self.context, self.params, (*self.dims, dim), self.names)
+
+    def space(self) -> Any:
+        """The isl space."""
+        dims = [f"d{n}" for n in range(len(self.dims))]
+        return isl.Space.create_from_names(self.context, params=list(self.param_names()), set=dims)
 
 
-def collect_symbols(expr: Expr, symbols: Symbols) -> None:
+def mask_bounds(mask: Expr, context: Any, symbols: Symbols, *, conditions: bool = False) -> Bounds:
+    """Bounds of a lowered mask. Raises isl.Error past the operation limit of `context`.
+
+    With `conditions`, a condition that is free of i and j is a parameter too, `where(condition, 1, 0)`, instead of an
+    opaque atom; it is 0 or 1, which the caller has to say.
+    """
+    collect_symbols(mask, symbols, conditions=conditions)
+    frame = Frame(context, tuple(symbols.names), (Index("i"), Index("j")), tuple(symbols.names.values()))
+    return Translator(frame).condition(mask)
+
+
+def condition_set(condition: Expr, frame: Frame) -> Any:
+    """The points of a frame at which a condition holds. Every leaf is a parameter or a dimension of the frame.
+
+    Raises NotAffineError, and isl.Error past the operation limit.
+    """
+    found = Translator(frame).condition(condition)
+    if not found.exact:
+        raise NotAffineError
+    return found.outer
+
+
+def collect_symbols(expr: Expr, symbols: Symbols, *, conditions: bool = False) -> None:
     """Name the maximal integer subexpressions that are free of i, j and bound variables."""
     if expr.type == INT and _is_uniform(expr):
         if not isinstance(expr, Const):
             symbols.name(expr)
         return
     if expr.type == BOOL and _is_uniform(expr) and not isinstance(expr, Const):
+        if conditions:
+            symbols.name(as_number(expr))
         return
     for child in children(expr):
-        collect_symbols(child, symbols)
+        collect_symbols(child, symbols, conditions=conditions)
+
+
+def as_number(condition: Expr) -> Expr:
+    """1 where a condition holds, 0 where it does not."""
+    return Call("where", (condition, int_const(1), int_const(0)), INT, condition.span)
 
 
 def _is_uniform(expr: Expr) -> bool:
     return not pair_axes(expr) and not any(isinstance(node, Var) for node in walk(expr))
 
 
-class _Translator:
-    """Builds isl objects in the space [parameters] -> { [i, j] }."""
+class Translator:
+    """Builds isl objects in the space of a frame."""
 
-    def __init__(self, context: Any, symbols: Symbols) -> None:
-        names = tuple(symbols.names.values())
-        space = isl.Space.create_from_names(context, params=list(names), set=["i", "j"])
-        self._space = space
-        self._local = isl.LocalSpace.from_space(space)
-        self._symbols = symbols
-        self._universe = isl.Set.universe(space)
-        self._nothing = isl.Set.empty(space)
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._space = frame.space()
+        self._local = isl.LocalSpace.from_space(self._space)
+        self._universe = isl.Set.universe(self._space)
+        self._nothing = isl.Set.empty(self._space)
+        self._leaves = {expr: (isl.dim_type.param, n) for n, expr in enumerate(frame.params)}
+        self._leaves |= {expr: (isl.dim_type.set, n) for n, expr in enumerate(frame.dims)}
+        self._has_calls = any(isinstance(expr, Call) for expr in self._leaves)  # else no need to compare large ones
+        self._truths = {expr.args[0]: expr for expr in self._leaves if _is_truth(expr)}
+        self._done: dict[int, tuple[Expr, Bounds]] = {}
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
     def condition(self, expr: Expr) -> Bounds:
+        """Bounds of a condition. Shared nodes are translated once."""
+        known = self._done.get(id(expr))
+        if known is None:
+            known = self._done[id(expr)] = (expr, self._condition(expr))
+        return known[1]
+
+    def _condition(self, expr: Expr) -> Bounds:
         match expr:
             case Const(value=value):
                 return self._exactly(self._universe if value else self._nothing)
+            case _ if self._truths and expr in self._truths:
+                return self._exactly(self._leaf(self._truths[expr]).ge_set(self._constant(1)))
             case Call(fn="and", args=(a, b)):
-                x, y = self.condition(a), self.condition(b)
-                return Bounds(x.outer.intersect(y.outer), x.inner.intersect(y.inner))
+                return _both(self.condition(a), self.condition(b))
             case Call(fn="or", args=(a, b)):
-                x, y = self.condition(a), self.condition(b)
-                return Bounds(x.outer.union(y.outer), x.inner.union(y.inner))
+                return _either(self.condition(a), self.condition(b))
             case Call(fn="not", args=(a,)):
-                x = self.condition(a)
-                return Bounds(x.inner.complement(), x.outer.complement())
+                return _not(self.condition(a))
             case Call(fn="where", args=(c, a, b)):
-                return self.condition(_select(c, a, b))
+                chosen = self.condition(c)
+                return _either(_both(chosen, self.condition(a)), _both(_not(chosen), self.condition(b)))
             case Call(fn=fn, args=(a, b)) if fn in _COMPARE:
                 return self._comparison(fn, a, b)
             case Exists():
@@ -125,8 +190,9 @@ class _Translator:
 
     def _comparison(self, fn: str, a: Expr, b: Expr) -> Bounds:
         if a.type == BOOL:
-            both = Call("or", (Call("and", (a, b), BOOL), Call("not", (Call("or", (a, b), BOOL),), BOOL)), BOOL)
-            return self.condition(both if fn == "eq" else Call("not", (both,), BOOL))
+            x, y = self.condition(a), self.condition(b)
+            same = _either(_both(x, y), _both(_not(x), _not(y)))
+            return same if fn == "eq" else _not(same)
         try:
             left, right = self.integer(a), self.integer(b)
         except NotAffineError:
@@ -134,13 +200,37 @@ class _Translator:
         return self._exactly(getattr(left, _COMPARE[fn])(right))
 
     def _exists(self, expr: Exists) -> Bounds:
-        if not (isinstance(expr.low, Const) and isinstance(expr.high, Const)):
-            return self._opaque()
+        values = exists_values(expr)
+        if values is not None and len(values) <= UNROLLED:
+            return self._unrolled(expr, values)
+        found = self._projected(expr)
+        if found is None:
+            return self._unrolled(expr, values) if values is not None else self._opaque()
+        return found
+
+    def _unrolled(self, expr: Exists, values: range) -> Bounds:
         total = self._exactly(self._nothing)
-        for value in range(int(expr.low.value), int(expr.high.value)):
-            part = self.condition(substitute(expr.body, {Var(expr.var): int_const(value)}))
+        for value in values:
+            part = self.condition(fold(substitute(expr.body, {Var(expr.var): int_const(value)})))
             total = Bounds(total.outer.union(part.outer), total.inner.union(part.inner))
         return Bounds(total.outer.coalesce(), total.inner.coalesce())
+
+    def _projected(self, expr: Exists) -> Bounds | None:
+        """The variable as one more dimension, projected away; None where the body is not affine in it."""
+        var = Var(expr.var)
+        if var in self._leaves:
+            return None
+        inside = Translator(self._frame.extended(var))
+        try:
+            above = inside.integer(var).ge_set(inside.integer(expr.low))
+            below = inside.integer(var).lt_set(inside.integer(expr.high))
+        except NotAffineError:
+            return None
+        body = inside.condition(expr.body)
+        if not body.exact:
+            return None
+        points = body.outer.intersect(above).intersect(below)
+        return self._exactly(points.project_out(isl.dim_type.set, len(self._frame.dims), 1).coalesce())
 
     # -- integers ------------------------------------------------------------------------------------------------
 
@@ -148,12 +238,9 @@ class _Translator:
         """A piecewise quasi-affine function. Raises NotAffineError."""
         if isinstance(expr, Const):
             return self._constant(int(expr.value))
-        if expr in self._symbols.names:
-            return self._parameter(self._symbols.names[expr])
+        if (self._has_calls or not isinstance(expr, Call)) and expr in self._leaves:
+            return self._leaf(expr)
         match expr:
-            case Index(name="i" | "j" as name):
-                position = 0 if name == "i" else 1
-                return isl.PwAff.from_aff(isl.Aff.var_on_domain(self._local, isl.dim_type.set, position))
             case Call(fn="where", args=(c, a, b)):
                 return self._select(c, a, b)
             case Call(fn=fn, args=args):
@@ -165,9 +252,8 @@ class _Translator:
         number = isl.Val.int_from_si(self._space.get_ctx(), value)
         return isl.PwAff.from_aff(isl.Aff.val_on_domain(self._local, number))
 
-    def _parameter(self, name: str) -> Any:
-        position = self._space.find_dim_by_name(isl.dim_type.param, name)
-        return isl.PwAff.from_aff(isl.Aff.var_on_domain(self._local, isl.dim_type.param, position))
+    def _leaf(self, expr: Expr) -> Any:
+        return isl.PwAff.from_aff(isl.Aff.var_on_domain(self._local, *self._leaves[expr]))
 
     def _select(self, cond: Expr, a: Expr, b: Expr) -> Any:
         chosen = self.condition(cond)
@@ -193,7 +279,7 @@ class _Translator:
                 return x.max(y)
             case "mul" if isinstance(args[0], Const) or isinstance(args[1], Const):
                 return x.mul(y)
-            case "floordiv" | "mod" if isinstance(args[1], Const):
+            case "floordiv" | "mod" if isinstance(args[1], Const) and args[1].value >= 1:
                 return self._divide(fn, x, int(args[1].value))
             case _:
                 raise NotAffineError
@@ -206,6 +292,8 @@ class _Translator:
                 return x.max(x.neg())
             case "relu":
                 return x.max(self._constant(0))
+            case "sign":
+                return x.min(self._constant(1)).max(self._constant(-1))
             case _:
                 raise NotAffineError
 
@@ -214,6 +302,33 @@ class _Translator:
         return x.scale_down_val(value).floor() if fn == "floordiv" else x.mod_val(value)
 
 
-def _select(cond: Expr, a: Expr, b: Expr) -> Expr:
-    other = Call("not", (cond,), BOOL)
-    return Call("or", (Call("and", (cond, a), BOOL), Call("and", (other, b), BOOL)), BOOL)
+def _is_truth(expr: Expr) -> TypeGuard[Call]:
+    """Whether a leaf is `as_number` of a condition."""
+    return isinstance(expr, Call) and expr.fn == "where" and expr.args[1:] == (int_const(1), int_const(0))
+
+
+def _both(x: Bounds, y: Bounds) -> Bounds:
+    return _bounds(x, y, x.outer.intersect(y.outer), lambda: x.inner.intersect(y.inner))
+
+
+def _either(x: Bounds, y: Bounds) -> Bounds:
+    return _bounds(x, y, x.outer.union(y.outer), lambda: x.inner.union(y.inner))
+
+
+def _not(x: Bounds) -> Bounds:
+    outer = x.inner.complement()
+    return Bounds(outer, outer if x.outer is x.inner else x.outer.complement())
+
+
+def _bounds(x: Bounds, y: Bounds, outer: Any, inner: Callable[[], Any]) -> Bounds:
+    """One set where both operands are known exactly."""
+    same = x.outer is x.inner and y.outer is y.inner
+    return Bounds(outer, outer if same else inner())
+
+
+def exists_values(expr: Exists) -> range | None:
+    """The values of the variable; None when they are not known, or more than a spec may ask for."""
+    if not (isinstance(expr.low, Const) and isinstance(expr.high, Const)):
+        return None
+    values = range(int(expr.low.value), int(expr.high.value))
+    return values if len(values) <= _MAX_VALUES else None

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from attnc.ir.dependence import pair_axes
 from attnc.ir.evaluate import evaluate_exact
 from attnc.ir.expr import Const, Expr, Index, Lookup, Var, int_const
+from attnc.ir.printer import print_expr
 from attnc.ir.traverse import transform, walk
 from attnc.ir.types import BOOL
 from attnc.passes.mask_sets import Bounds, Symbols, mask_bounds
@@ -101,6 +102,14 @@ def test_bounds_of_affine_masks_are_exact(mask: Term, here: Numbers) -> None:
         ),
         ("where(j < p, j <= i, i == j)", "j < p and j <= i or j >= p and i == j", "j <= i and (j < p or j >= i)"),
         ("w + p <= j", "j - p >= w", "j >= p + w"),
+        ("sign(i - j) == 1", "i > j", "j < i"),
+        ("exists d in 0..100: i - j == 2 * d", "i >= j and (i - j) % 2 == 0", "i >= j and (j - i) % 2 == 0"),
+        (
+            "exists d in 0..12: i - j == 2 ^ d",
+            "i - j == 1 or i - j == 2 or i - j == 4 or i - j == 8 or i - j == 16",
+            "i - j == 1 or i - j == 2 or i - j == 4 or i - j == 8 or i - j == 16",
+        ),
+        ("exists d in 0..20: i - j == d and seg[b, j] > 0", "0 <= i - j < 20", "false"),
     ],
 )
 def test_what_cannot_be_analysed_bounds_from_both_sides(mask: str, outer: str, inner: str) -> None:
@@ -116,6 +125,15 @@ def test_what_cannot_be_analysed_bounds_from_both_sides(mask: str, outer: str, i
 def test_what_is_free_of_positions_is_one_parameter() -> None:
     _, symbols = bounds_of("attention a(p: int dynamic, len: int[B]) { mask j < 2 * p + len[b] * len[b] and i < p }")
     assert len(symbols.names) == 2
+
+
+def test_conditions_free_of_positions_can_be_parameters() -> None:
+    module = module_of("attention a(flag: bool dynamic, p: int dynamic) { mask (flag or j <= i) and p < 3 }")
+    symbols = Symbols()
+    bounds = mask_bounds(module.mask, islpy.Context(), symbols, conditions=True)
+    assert bounds.exact
+    assert [print_expr(expr) for expr in symbols.names] == ["where(flag, 1, 0)", "where(p < 3, 1, 0)"]
+    assert not mask_bounds(module.mask, islpy.Context(), Symbols()).exact
 
 
 def test_the_operation_limit_ends_the_work() -> None:
