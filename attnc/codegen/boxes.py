@@ -1,6 +1,6 @@
 """Tiles that are boxes: rows of a program, key tiles of a visit, from the axes of a tile map and their tables.
 
-Names per axis n: `unit` its entry in the table, `class` and `y` the coordinates of the tile, x = class + modulus * y.
+Names per axis n: `unit` its entry in the table, `class` and `y` the coordinates of the tile, x what they make together.
 Tables (see `passes/tile_tables.py`) have, per unit: start, number of live key tiles and of full ones; full ones first.
 """
 
@@ -29,21 +29,22 @@ def query_lines(axes: Sequence[TileAxis], rows: int) -> list[str]:
     """Rows of the tile of this program, and where the axes' tables tell its visits."""
     lines = ["rest = tile"]
     for n, axis in reversed(list(enumerate(axes))):
-        longest = extent_text(axis) if axis.modulus == 1 else f"tl.cdiv({extent_text(axis)}, {axis.modulus})"
-        tiles = f"tl.cdiv({longest}, {axis.rows})"
-        lines += [f"tiles{n} = {tiles}", f"unit{n} = rest % (tiles{n} * {axis.modulus})"]
-        lines += [f"rest = rest // (tiles{n} * {axis.modulus})"] if n else []
-        if axis.modulus > 1:
+        lines += [
+            f"tiles{n} = tl.cdiv({_longest(axis)}, {axis.rows})",
+            f"unit{n} = rest % (tiles{n} * {_classes(axis)})",
+        ]
+        lines += [f"rest = rest // (tiles{n} * {_classes(axis)})"] if n else []
+        if _has_classes(axis):
             lines.append(f"class{n} = unit{n} // tiles{n}")
     lines.append(f"slots = tl.arange(0, {rows})")
     inner = 1
     for n, axis in reversed(list(enumerate(axes))):
-        start = f"unit{n}" if axis.modulus == 1 else f"unit{n} % tiles{n}"
+        start = f"unit{n} % tiles{n}" if _has_classes(axis) else f"unit{n}"
         lines.append(f"y{n} = ({start}) * {axis.rows} + {_slot('slots', inner, axis.rows, rows)}")
         lines.append(f"x{n} = {_coordinate(axis, n, f'y{n}')}")
         inner *= axis.rows
     lines.append(f"row = {_row(axes, 'x')}")
-    lines.append(f"row_ok = {' & '.join(f'(x{n} < {extent_text(axis)})' for n, axis in enumerate(axes))}")
+    lines.append(f"row_ok = {_inside(axes, 'x', 'y')}")
     lines.append("i = q_offset + row")
     for n in range(len(axes)):
         lines += [
@@ -89,7 +90,7 @@ def key_lines(axes: Sequence[TileAxis], kind: str, keys: int) -> list[str]:
 
 def inside_text(axes: Sequence[TileAxis]) -> str:
     """Which columns of a key tile exist."""
-    return " & ".join(f"(kx{n} < {extent_text(axis)})" for n, axis in enumerate(axes))
+    return _inside(axes, "kx", "ky")
 
 
 def not_full_text(axes: Sequence[TileAxis]) -> str:
@@ -108,8 +109,31 @@ def _slot(lanes: str, inner: int, size: int, total: int) -> str:
     return text if inner * size == total else f"{text} % {size}"
 
 
+def _has_classes(axis: TileAxis) -> bool:
+    return axis.modulus > 1 or axis.block > 0
+
+
+def _classes(axis: TileAxis) -> str:
+    return f"tl.cdiv({extent_text(axis)}, {axis.block})" if axis.block else str(axis.modulus)
+
+
+def _longest(axis: TileAxis) -> str:
+    """The number of y of the longest class."""
+    if axis.block:
+        return str(axis.block)
+    return extent_text(axis) if axis.modulus == 1 else f"tl.cdiv({extent_text(axis)}, {axis.modulus})"
+
+
 def _coordinate(axis: TileAxis, n: int, y: str) -> str:
+    if axis.block:
+        return f"class{n} * {axis.block} + {y}"
     return y if axis.modulus == 1 else f"class{n} + {axis.modulus} * {y}"
+
+
+def _inside(axes: Sequence[TileAxis], x: str, y: str) -> str:
+    terms = [f"({x}{n} < {extent_text(axis)})" for n, axis in enumerate(axes)]
+    terms += [f"({y}{n} < {axis.block})" for n, axis in enumerate(axes) if axis.block]
+    return " & ".join(terms)
 
 
 def _row(axes: Sequence[TileAxis], name: str) -> str:

@@ -64,10 +64,11 @@ class Visit:
 class TileAxis:
     """One axis of a tile map: coordinates x from 0 to `extent` - 1, `stride` stored rows apart.
 
-    x = class + modulus * y: a tile holds one class, `rows` queries by `keys` keys along y, and a query meets keys of
-    its own class only. `query` and `key` are the coordinates as the plan's expressions have them. `relation` is what
-    the mask asks along this axis, of Index i and j read as coordinates; `visits` are its tiles as closed forms in y
-    (in Ref i0 and i1, Value class, and Size M, the number of y), empty when they have to be counted out.
+    A tile holds one class, `rows` queries by `keys` keys along y, and a query meets keys of its own class only:
+    x = class + modulus * y, or with `block` (then the modulus is 1) x = block * class + y for y below `block`.
+    `query` and `key` are the coordinates as the plan's expressions have them. `relation` is what the mask asks along
+    this axis, of Index i and j read as coordinates; `visits` are its tiles as closed forms in y (in Ref i0 and i1,
+    Value class, and Size M, the number of y), empty when they have to be counted out.
     """
 
     extent: Expr
@@ -79,6 +80,7 @@ class TileAxis:
     key: Expr
     relation: Expr
     visits: tuple[Visit, ...] = ()
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,7 @@ def _part(part: Part) -> list[str]:
 
 def _tile_axis(number: int, axis: TileAxis) -> list[str]:
     classes = "" if axis.modulus == 1 else f", {axis.modulus} classes"
+    classes += f", blocks of {axis.block}" if axis.block else ""
     head = f"    axis {number}: {print_expr(axis.extent)} coordinates {print_expr(axis.stride)} rows apart{classes}, "
     lines = [f"{head}{axis.rows} queries by {axis.keys} keys, {print_expr(axis.relation)}"]
     return lines + [f"      {visit.kind}: {_piece(piece)}" for visit in axis.visits for piece in visit.pieces]

@@ -173,7 +173,8 @@ def _check_visits(plan: KernelPlan) -> None:
 
 def _check_tile_axis(axis: TileAxis) -> None:
     """Sizes are powers of two, coordinates and relation are ints and a condition."""
-    _require(axis.modulus >= 1, "an axis without classes")
+    _require(axis.modulus >= 1 and axis.block >= 0, "an axis without classes")
+    _require(not (axis.block and axis.modulus > 1), "an axis of blocks and of residue classes")
     _require(all(n >= 1 and n & (n - 1) == 0 for n in (axis.rows, axis.keys)), "a tile size that is no power of two")
     _require(axis.extent.type == INT and axis.stride.type == INT, "an axis whose extent or stride is no int")
     _require(axis.relation.type == BOOL, "an axis whose relation is no condition")

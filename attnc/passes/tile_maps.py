@@ -37,6 +37,8 @@ from attnc.passes.tile_tables import (
     MAX_COUNTED,
     NotCountableError,
     axis_table,
+    class_count,
+    coordinates,
     is_countable,
     kept_pairs,
     steps,
@@ -44,8 +46,10 @@ from attnc.passes.tile_tables import (
 )
 
 _I, _J = Index("i"), Index("j")
-#: Residue classes beyond this make tiles of too few tokens.
-_MAX_MODULUS = 64
+#: More residue classes make tiles of too few tokens; larger blocks are cut into tiles like anything else.
+_MAX_DIVISOR = 64
+#: Fewest queries, and fewest keys, of a tile.
+_LEAST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bo
     kept = [kept_pairs(axis, {}) for axis in axes]
     shape = [" x ".join(str(n) for n in sizes) for sizes in ([a.rows for a in axes], [a.keys for a in axes])]
     why = f"boxes of {shape[0]} queries by {shape[1]} keys visit {boxes} tiles, ranges of positions {ranges}"
-    classes = prod(axis.modulus for axis in axes)
+    classes = prod(class_count(axis, _int(axis.extent)) for axis in axes)
     if classes > 1:
-        why += f"; {classes} residue classes"
+        kinds = {"blocks" if axis.block else "residue classes" for axis in axes if axis.block or axis.modulus > 1}
+        why += f"; {classes} {' and '.join(sorted(kinds))}"
     if is_product and all(kept):
         area = boxes * tile.rows * tile.keys / prod(n or 1 for n in kept)
         why += f"; {area:.2f} times the pairs that the mask keeps"
@@ -143,8 +148,8 @@ def _is_static(grid: Grid) -> bool:
 
 def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _Axis | None:
     """One axis with what it keeps; None when that depends on more than coordinates."""
-    coordinates: dict[Expr, Expr] = {GridCoord("q", number): _I, GridCoord("k", number): _J}
-    relation = fold(substitute(clause, coordinates))
+    alone: dict[Expr, Expr] = {GridCoord("q", number): _I, GridCoord("k", number): _J}
+    relation = fold(substitute(clause, alone))
     if not is_countable(relation, frozenset(("i", "j"))):
         return None
     extent = _int(grid.extents[number])
@@ -152,11 +157,15 @@ def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _
     kept = np.broadcast_to(
         np.asarray(values_of(relation, {"i": x[:, None], "j": x[None, :]}), np.bool_), (extent, extent)
     )
-    modulus = max((m for m in _moduli(relation) if not kept[(x[:, None] - x[None, :]) % m != 0].any()), default=1)
+    rows, columns = x[:, None], x[None, :]
+    modulus = max((m for m in _divisors(relation, "mod") if not kept[rows % m != columns % m].any()), default=1)
+    blocks = (w for w in _divisors(relation, "floordiv") if w < extent and not kept[rows // w != columns // w].any())
+    block = min(blocks, default=0) if modulus == 1 else 0
     query, key = (positions.lower(GridCoord(side, number)) for side in ("q", "k"))
     stride = prod(_int(e) for e in grid.extents[number + 1 :])
-    axis = TileAxis(int_const(extent), int_const(stride), 1, 1, modulus, query, key, relation)
-    return _Axis(axis, extent, tuple(kept[c::modulus, c::modulus] for c in range(modulus)))
+    axis = TileAxis(int_const(extent), int_const(stride), 1, 1, modulus, query, key, relation, block=block)
+    members = [coordinates(axis, extent, c, x) for c in range(class_count(axis, extent))]
+    return _Axis(axis, extent, tuple(kept[np.ix_(member, member)] for member in members))
 
 
 def _int(expr: Expr) -> int:
@@ -164,11 +173,11 @@ def _int(expr: Expr) -> int:
     return int(expr.value)
 
 
-def _moduli(relation: Expr) -> Iterator[int]:
-    """Constants that something in the relation is taken modulo of."""
+def _divisors(relation: Expr, fn: str) -> Iterator[int]:
+    """Constants that something in the relation is divided by, or taken modulo of."""
     for node in walk(relation):
         match node:
-            case Call(fn="mod", args=(_, Const(value=value))) if 2 <= value <= _MAX_MODULUS:
+            case Call(fn=name, args=(_, Const(value=value))) if name == fn and 2 <= value <= _MAX_DIVISOR:
                 yield int(value)
             case _:
                 pass
@@ -185,9 +194,13 @@ def _sizes(axes: list[_Axis], tile: Tile) -> Iterator[Sizes]:
 
 
 def _shares(size: int, axes: list[_Axis]) -> Iterator[tuple[int, ...]]:
-    """Powers of two whose product is `size`, none longer than its axis needs unless nothing else is left."""
+    """Powers of two whose product is `size`, none longer than its axis needs.
+
+    Less where the longest class has fewer tokens; at least what a matrix unit takes.
+    """
     limits = [1 << max(int(steps(a.axis, a.extent)[0]) - 1, 0).bit_length() for a in axes]
     room = prod(limits)
+    size = min(size, max(room, _LEAST))
     powers = [[1 << n for n in range(size.bit_length()) if 1 << n <= max(limit, size // room)] for limit in limits]
     return (chosen for chosen in product(*powers) if prod(chosen) == size)
 
@@ -214,7 +227,7 @@ def _by_class(module: AttentionModule, flat: Part) -> Part:
     mask = module.mask
     if not is_countable(mask, frozenset(("i", "j"))):
         return flat
-    modulus = max((m for m in set(_moduli(mask)) if _keeps_classes(mask, m)), default=1)
+    modulus = max((m for m in set(_divisors(mask, "mod")) if _keeps_classes(mask, m)), default=1)
     if modulus == 1:
         return flat
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))

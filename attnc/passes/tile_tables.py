@@ -98,15 +98,28 @@ class AxisTable:
         return np.concatenate((header.reshape(-1), self.entries)).astype(np.int32)
 
 
+def class_count(axis: TileAxis, extent: int) -> int:
+    """The number of classes."""
+    return -(-extent // axis.block) if axis.block else axis.modulus
+
+
 def steps(axis: TileAxis, extent: int) -> Ints:
     """The number of y of each class."""
-    classes = np.arange(axis.modulus, dtype=np.int64)
+    classes = np.arange(class_count(axis, extent), dtype=np.int64)
+    if axis.block:
+        return np.minimum(extent - classes * axis.block, axis.block)
     return np.maximum(extent - classes + axis.modulus - 1, 0) // axis.modulus
+
+
+def coordinates(axis: TileAxis, extent: int, cls: int, y: Ints) -> Ints:
+    """The coordinates of some y of a class, those that exist."""
+    x = cls * axis.block + y[y < axis.block] if axis.block else cls + axis.modulus * y
+    return x[x < extent]
 
 
 def tile_counts(axis: TileAxis, extent: int) -> tuple[int, int]:
     """Query tiles and key tiles along y of the longest class."""
-    longest = -(-extent // axis.modulus)
+    longest = min(axis.block, extent) if axis.block else -(-extent // axis.modulus)
     return -(-longest // axis.rows), -(-longest // axis.keys)
 
 
@@ -126,7 +139,7 @@ def axis_table(axis: TileAxis, names: Mapping[str, int]) -> AxisTable:
         kinds = _counted(axis, names, lengths, queries, keys)
     else:
         kinds = _everything(axis, lengths, queries)
-    return _joined(*kinds, units=axis.modulus * queries)
+    return _joined(*kinds, units=len(lengths) * queries)
 
 
 def _joined(units_full: Ints, full: Ints, units_partial: Ints, partial: Ints, *, units: int) -> AxisTable:
@@ -143,7 +156,7 @@ Kinds = tuple[Ints, Ints, Ints, Ints]
 
 def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int) -> Kinds:
     """Units and key tiles, full then partial, from the pieces of the visits."""
-    cls, tile = (x.reshape(-1) for x in np.meshgrid(np.arange(axis.modulus), np.arange(queries), indexing="ij"))
+    cls, tile = (x.reshape(-1) for x in np.meshgrid(np.arange(len(lengths)), np.arange(queries), indexing="ij"))
     length = lengths[cls]
     first = tile * axis.rows
     real = first < length
@@ -175,7 +188,7 @@ def _counted(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: i
     any_live: list[Any] = []
     all_full: list[Any] = []
     for cls, length in enumerate(lengths.tolist()):
-        kept = _relation(axis, names, cls, length)
+        kept = _relation(axis, names, cls)
         padded = np.zeros((queries * axis.rows, keys * axis.keys), np.bool_)
         padded[:length, :length] = kept
         blocks = padded.reshape(queries, axis.rows, keys, axis.keys)
@@ -190,17 +203,18 @@ def _counted(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: i
     return units_full, tiles_full, units_partial, tiles_partial
 
 
-def _relation(axis: TileAxis, names: Mapping[str, int], cls: int, length: int) -> Any:
+def _relation(axis: TileAxis, names: Mapping[str, int], cls: int) -> Any:
     """Kept pairs of y, of one class."""
-    x = cls + axis.modulus * np.arange(length, dtype=np.int64)
+    extent = axis_extent(axis, names)
+    x = coordinates(axis, extent, cls, np.arange(extent, dtype=np.int64))
     kept = values_of(axis.relation, {**names, "i": x[:, None], "j": x[None, :]})
-    return np.broadcast_to(np.asarray(kept, np.bool_), (length, length))
+    return np.broadcast_to(np.asarray(kept, np.bool_), (len(x), len(x)))
 
 
 def _everything(axis: TileAxis, lengths: Ints, queries: int) -> Kinds:
     """Every tile of the class is visited, none is known to be full."""
     length = np.repeat(lengths, queries)
-    first = np.tile(np.arange(queries) * axis.rows, axis.modulus)
+    first = np.tile(np.arange(queries) * axis.rows, len(lengths))
     count = np.where(first < length, -(-length // axis.keys), 0)
     units = np.repeat(np.arange(len(count)), count)
     tiles = np.arange(len(units)) - np.repeat(np.cumsum(count) - count, count)
@@ -216,7 +230,7 @@ def kept_pairs(axis: TileAxis, names: Mapping[str, int]) -> int | None:
     lengths = steps(axis, axis_extent(axis, names))
     if int(lengths.max(initial=0)) > MAX_COUNTED:
         return None
-    return sum(int(_relation(axis, names, cls, length).sum()) for cls, length in enumerate(lengths.tolist()))
+    return sum(int(_relation(axis, names, cls).sum()) for cls in range(len(lengths)))
 
 
 def visited_pairs(axis: TileAxis, table: AxisTable) -> int:
@@ -261,8 +275,7 @@ class _Side:
     unit: int
 
     def _tile(self, first: int, size: int, cls: int) -> Ints:
-        x = cls + self.axis.modulus * np.arange(first, first + size, dtype=np.int64)
-        return x[x < self.extent]
+        return coordinates(self.axis, self.extent, cls, np.arange(first, first + size, dtype=np.int64))
 
     def _place(self) -> tuple[int, int]:
         return divmod(self.unit, max(tile_counts(self.axis, self.extent)[0], 1))

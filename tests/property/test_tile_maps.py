@@ -38,7 +38,7 @@ def axis_parameters(draw: st.DrawFn, longest: int) -> tuple[int, int, int, int, 
 
 
 @st.composite
-def modules(draw: st.DrawFn) -> AttentionModule:
+def sources(draw: st.DrawFn) -> tuple[str | None, tuple[tuple[str, Any], ...]]:
     """Neighborhoods on random grids, dilated windows, blocks, masks with more than their axes."""
     y, x = draw(axis_parameters(9)), draw(axis_parameters(11))
     names = ("window", "stride", "dilation", "causal")
@@ -50,6 +50,7 @@ def modules(draw: st.DrawFn) -> AttentionModule:
     texts = [
         None,
         f"{grid} mask i.y // {y[1]} == j.y // {y[1]} and i.x % {x[1]} == j.x % {x[1]}",
+        f"{grid} mask i.y // {y[1]} == j.y // {y[1]} and i.x // 3 == j.x // 3 and i.x >= j.x",
         f"{grid} mask abs(i.x - j.x) <= {x[1]} and j <= i",
         f"{grid} mask abs(i.x - j.x) + abs(i.y - j.y) <= {x[1]} and i.y >= j.y",
         f"mask abs(i - j) <= {size} and (i - j) % {modulus} == 0",
@@ -58,8 +59,8 @@ def modules(draw: st.DrawFn) -> AttentionModule:
     ]
     text = draw(st.sampled_from(texts))
     if text is None:
-        return compile_module("std:neighborhood_2d", params=params)
-    return compile_module(None, source=f"attention a {{ {text.replace(' mask', chr(10) + 'mask')} }}", params={})
+        return None, tuple(params.items())
+    return f"attention a {{ {text.replace(' mask', chr(10) + 'mask')} }}", ()
 
 
 def length(module: AttentionModule, free: int) -> int:
@@ -82,10 +83,12 @@ def part_of(module: AttentionModule, rows: int, keys: int) -> Part:
     return make_plan(module, PlanOptions(16, 16, 4, Tile(rows, keys), aligned=True)).parts[0]
 
 
-@given(modules(), SIZES, SIZES, st.integers(1, 70))
+@given(sources(), SIZES, SIZES, st.integers(1, 70))
 def test_visits_cover_the_mask_and_full_tiles_are_full(
-    module: AttentionModule, rows: int, keys: int, free: int
+    source: tuple[str | None, tuple[tuple[str, Any], ...]], rows: int, keys: int, free: int
 ) -> None:
+    text, params = source
+    module = compile_module("std:neighborhood_2d" if text is None else None, source=text, params=dict(params))
     part = part_of(module, rows, keys)
     if not part.axes:
         return
@@ -161,6 +164,23 @@ def test_visited_area_over_kept_area(spec: str, params: dict[str, Any], most: fl
     part = make_plan(compile_module(f"std:{spec}", params=params), PlanOptions(64, 64, aligned=True)).parts[0]
     visited = np.prod([float(visited_pairs(axis, axis_table(axis, {}))) for axis in part.axes])
     kept = np.prod([float(kept_pairs(axis, {}) or 0) for axis in part.axes])
+    assert visited / kept <= most
+
+
+@pytest.mark.parametrize(
+    ("size", "mask", "most"),
+    [
+        (64, "i.y % 4 == j.y % 4 and i.x % 4 == j.x % 4", 1.0),
+        (64, "i.y // 8 == j.y // 8 and i.x // 8 == j.x // 8", 1.0),
+        (56, "i.y // 7 == j.y // 7 and i.x // 7 == j.x // 7", 1.8),  # 49 of 64 lanes on both sides are 1.71
+    ],
+)
+def test_visited_area_of_classes_on_a_grid(size: int, mask: str, most: float) -> None:
+    module = compile_module(None, source=f"attention a {{ grid (y: {size}, x: {size})\nmask {mask} }}", params={})
+    part = make_plan(module, PlanOptions(64, 64, aligned=True)).parts[0]
+    visited = np.prod([float(visited_pairs(axis, axis_table(axis, {}))) for axis in part.axes])
+    kept = np.prod([float(kept_pairs(axis, {}) or 0) for axis in part.axes])
+    assert part.axes
     assert visited / kept <= most
 
 
