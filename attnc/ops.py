@@ -143,6 +143,8 @@ class Op:
             return (self._ops.stats if call.return_aux else self._ops.plain)(*args)
         if names:
             self._check_gradients(names, call)
+        if torch.compiler.is_compiling():
+            args = _distinct(args)
         return (self._ops.stats_function if call.return_aux else self._ops.plain_function)(*args)
 
     def _check_gradients(self, names: list[str], call: RawCall) -> None:
@@ -222,6 +224,15 @@ def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors
 
 def _requires_grad(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _distinct(args: list[Any]) -> list[Any]:
+    """The arguments with a view in place of a tensor that occurs before: Dynamo takes no input twice."""
+    found: list[Any] = []
+    for arg in args:
+        again = isinstance(arg, Tensor) and any(arg is other for other in found)
+        found.append(arg.view_as(arg) if again else arg)
+    return found
 
 
 def _cast(call: RawCall) -> RawCall:

@@ -92,7 +92,10 @@ def is_key_clause(clause: Expr) -> bool:
     return pair_axes(clause) == frozenset("j")
 
 
+_NOT_AFFINE = ("mod", "floordiv", "min", "max", "abs", "where")
+
+
 def has_tile_maps(module: AttentionModule) -> bool:
-    """Whether tiles other than ranges of positions may suit the mask: it reads a grid or a remainder."""
+    """Whether tiles other than closed ranges of positions may suit the mask: it reads a grid, or is not affine."""
     nodes = tuple(walk(module.mask))
-    return any(isinstance(x, GridCoord) or (isinstance(x, Call) and x.fn == "mod") for x in nodes)
+    return any(isinstance(x, GridCoord | Exists) or (isinstance(x, Call) and x.fn in _NOT_AFFINE) for x in nodes)

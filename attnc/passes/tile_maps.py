@@ -50,6 +50,8 @@ _I, _J = Index("i"), Index("j")
 _MAX_DIVISOR = 64
 #: Fewest queries, and fewest keys, of a tile.
 _LEAST = 16
+#: Positions by which one sees whether closed forms leave out any tile.
+_TRIED = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,10 @@ class _Axis:
 def choose_part(module: AttentionModule, positions: Positions, flat: Part) -> Part:
     """The part with the fewest visited tiles: `flat`, or one with axes."""
     if module.grid_q is None and module.grid_k is None:
-        return _by_class(module, flat)
+        return _by_class(module, flat) or _listed(positions.lower(module.mask), flat)
     found = _boxes(module, positions, flat.tile)
     if found is None:
-        return flat
+        return _listed(positions.lower(module.mask), flat)
     axes, is_product = found
     size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
     boxes, ranges = _visited(axes), _visited_flat(flat, size)
@@ -222,19 +224,31 @@ def _blocks(kept: Any, size: int, dim: int) -> Any:
 # -- classes of positions --------------------------------------------------------------------------------------------
 
 
-def _by_class(module: AttentionModule, flat: Part) -> Part:
+def _by_class(module: AttentionModule, flat: Part) -> Part | None:
     """Positions split by the modulus of a mask that keeps equal remainders only."""
     mask = module.mask
     if not is_countable(mask, frozenset(("i", "j"))):
-        return flat
+        return None
     modulus = max((m for m in set(_divisors(mask, "mod")) if _keeps_classes(mask, m)), default=1)
     if modulus == 1:
-        return flat
+        return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
     analysed = BlockSparsity().run(inside, flat.tile)
     axis = TileAxis(Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits)
     why = f"{modulus} residue classes of positions, in each: {analysed.why}"
     return Part(flat.tile, tuple(Visit(visit.kind, ()) for visit in analysed.visits), analysed.exact, why, (axis,))
+
+
+def _listed(mask: Expr, flat: Part) -> Part:
+    """Ranges of positions listed in a table, where the set of the mask was too much for isl."""
+    tile = flat.tile
+    every = -(-_TRIED // tile.rows) * -(-_TRIED // tile.keys)
+    known = frozenset(("i", "j", "r", "c", "N", "M", "q_offset", "k_offset"))
+    if flat.exact or _visited_flat(flat, _TRIED) < every or not is_countable(mask, known):
+        return flat
+    axis = TileAxis(Size("N"), int_const(1), tile.rows, tile.keys, 1, _I, _J, mask)
+    why = "tiles listed in a table: the mask has no closed form within the bound"
+    return Part(tile, (Visit("full", ()), Visit("partial", ())), True, why, (axis,))
 
 
 def _member(index: Index, modulus: int) -> Expr:

@@ -1,8 +1,8 @@
 """Which key tiles a query tile visits along one axis of a tile map, as tables of ints: made at the call, kept by size.
 
 An axis has one unit per class and query tile. Its table lists, per unit, the key tiles that are live, full ones first.
-The work is proportional to the entries where the axis has closed forms, to the pairs of coordinates else; an axis too
-long for that visits all its tiles.
+The work is proportional to the entries where the axis has closed forms, to the pairs of coordinates of a short axis
+else; of a long one, the relation is evaluated over intervals, tile by tile.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var, int_const
 from attnc.ir.plan import TileAxis, Visit
 from attnc.ir.traverse import substitute
+from attnc.ir.types import INT
+from attnc.passes.mask_intervals import Boxes, Span
 
 Ints = NDArray[np.int64]
 #: Longest axis (in y) whose pairs are counted out one by one.
@@ -138,7 +140,7 @@ def axis_table(axis: TileAxis, names: Mapping[str, int]) -> AxisTable:
     elif int(lengths.max(initial=0)) <= MAX_COUNTED:
         kinds = _counted(axis, names, lengths, queries, keys)
     else:
-        kinds = _everything(axis, lengths, queries)
+        kinds = _by_intervals(axis, names, extent, queries, keys)
     return _joined(*kinds, units=len(lengths) * queries)
 
 
@@ -207,19 +209,34 @@ def _relation(axis: TileAxis, names: Mapping[str, int], cls: int) -> Any:
     """Kept pairs of y, of one class."""
     extent = axis_extent(axis, names)
     x = coordinates(axis, extent, cls, np.arange(extent, dtype=np.int64))
-    kept = values_of(axis.relation, {**names, "i": x[:, None], "j": x[None, :]})
+    i, j = x[:, None], x[None, :]
+    kept = values_of(axis.relation, {**names, "i": i, "j": j, "r": i, "c": j})
     return np.broadcast_to(np.asarray(kept, np.bool_), (len(x), len(x)))
 
 
-def _everything(axis: TileAxis, lengths: Ints, queries: int) -> Kinds:
-    """Every tile of the class is visited, none is known to be full."""
-    length = np.repeat(lengths, queries)
-    first = np.tile(np.arange(queries) * axis.rows, len(lengths))
-    count = np.where(first < length, -(-length // axis.keys), 0)
-    units = np.repeat(np.arange(len(count)), count)
-    tiles = np.arange(len(units)) - np.repeat(np.cumsum(count) - count, count)
-    nothing = np.zeros(0, np.int64)
-    return nothing, nothing, units, tiles
+def _by_intervals(axis: TileAxis, names: Mapping[str, int], extent: int, queries: int, keys: int) -> Kinds:
+    """Tiles that the relation may keep something of, and those that it must keep all of: one query tile at a time."""
+    found: tuple[list[Ints], ...] = ([], [], [], [])
+    known: dict[Expr, Span] = {Size("N"): Span.of(names["N"]), Size("M"): Span.of(names["N"])}
+    known.update({Value(name, INT): Span.of(0) for name in ("q_offset", "k_offset")})
+    for cls in range(class_count(axis, extent)):
+        columns = [coordinates(axis, extent, cls, np.arange(n * axis.keys, (n + 1) * axis.keys)) for n in range(keys)]
+        columns = [x for x in columns if x.size]
+        j = Span.of([x[0] for x in columns], [x[-1] for x in columns])
+        whole = np.array([len(x) == axis.keys for x in columns])
+        for tile in range(queries):
+            x = coordinates(axis, extent, cls, np.arange(tile * axis.rows, (tile + 1) * axis.rows))
+            if x.size:
+                i = Span.of(x[0], x[-1])
+                leaves = {Index("i"): i, Index("r"): i, Index("j"): j, Index("c"): j}
+                truth = Boxes({**known, **leaves}).truth(axis.relation)
+                may, must = (np.broadcast_to(part, whole.shape) for part in (truth.may, truth.must & whole))
+                for place, chosen in ((0, must), (2, may & ~must)):
+                    tiles = np.nonzero(chosen)[0]
+                    found[place].append(np.full(len(tiles), cls * queries + tile))
+                    found[place + 1].append(tiles)
+    a, b, c, d = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in found)
+    return a, b, c, d
 
 
 # -- measures --------------------------------------------------------------------------------------------------------

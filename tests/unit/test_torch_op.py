@@ -174,6 +174,19 @@ def test_compiles_every_kind_of_call(op: Op, case: str) -> None:
     torch.testing.assert_close(compiled(given), called(op, given, **more[case]), rtol=0, atol=0)
 
 
+def test_compiles_one_tensor_in_three_places(op: Op) -> None:
+    given = inputs(9, 9, h=2)
+    q = given["q"].requires_grad_()
+    torch._dynamo.reset()
+
+    def loss(x: Tensor) -> Tensor:
+        return called(op, {**given, "q": x, "k": x, "v": x}).square().sum()
+
+    (expected,) = torch.autograd.grad(loss(q), q)
+    found = torch.compile(loss, fullgraph=True, backend="aot_eager")(q)
+    torch.testing.assert_close(torch.autograd.grad(found, q), (expected,), rtol=1e-6, atol=1e-6)
+
+
 def test_compiled_code_checks_its_arguments(op: Op) -> None:
     given = inputs()
     torch._dynamo.reset()
