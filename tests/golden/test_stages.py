@@ -16,14 +16,24 @@ from attnc.passes.pipeline import PlanOptions, make_plan
 
 #: Static parameters that have no default.
 PARAMS: dict[str, dict[str, int | float]] = {
+    "axial": {"height": 64, "width": 64, "axis": 0},
+    "block_rank": {"block": 256, "blocks": 32},
     "dilated_window": {"size": 64, "dilation": 4},
+    "halo": {"height": 64, "width": 64},
+    "long_lora": {"group": 2048},
+    "maxvit_block": {"height": 56, "width": 56},
+    "maxvit_grid": {"height": 56, "width": 56},
     "neighborhood_1d": {"length": 4096, "window": 63},
     "neighborhood_2d": {"height": 64, "width": 64, "window_y": 7, "window_x": 7},
     "neighborhood_3d": {"frames": 8, "height": 16, "width": 16, "window_t": 3, "window_y": 5, "window_x": 5},
+    "neighborhood_3d_text": {"frames": 8, "height": 16, "width": 16, "window_t": 3, "window_y": 5, "window_x": 5},
     "relative_table": {"L": 128},
+    "sliding_tile_3d": {"frames": 30, "height": 48, "width": 80},
     "sliding_window": {"size": 1024},
     "softcap": {"cap": 50.0},
     "streaming": {"sink": 4, "window": 512},
+    "strided": {"stride": 128},
+    "swin": {"height": 56, "width": 56, "shift": 3},
 }
 
 

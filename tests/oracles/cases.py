@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from tests.oracles.case import Case
 from tests.oracles.dense import Problem
-
-
-@dataclass(frozen=True)
-class Case:
-    """std:NAME with static parameters, called with these sizes and offsets."""
-
-    name: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    n: int = 13
-    m: int = 13
-    heads: int = 2
-    key_heads: int = 1
-    batch: int = 2
-    d: int = 8
-    dv: int = 8
-    q_offset: int | tuple[int, ...] | Literal["end"] = 0
-    k_offset: int | tuple[int, ...] = 0
-    scale: float | None = None
-
-    def __str__(self) -> str:
-        given = "-".join(f"{key}{value}" for key, value in self.params.items())
-        offsets = f"-q{self.q_offset}-k{self.k_offset}" if (self.q_offset, self.k_offset) != (0, 0) else ""
-        return f"{self.name}-{given}-{self.n}x{self.m}{offsets}"
+from tests.oracles.grid_cases import GRID_CASES
+from tests.oracles.pattern_cases import PATTERN_CASES, PATTERN_TENSORS
 
 
 def _document_ids(case: Case) -> Tensor:
@@ -47,6 +27,7 @@ TENSORS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
     "relative_table": lambda case: {"table": torch.randn(case.heads, 2 * case.params["L"] - 1)},
     "t5": lambda case: {"table": torch.randn(32, case.heads)},
     "softmax_sink": lambda case: {"sink": torch.randn(case.heads)},
+    **PATTERN_TENSORS,
 }
 
 
@@ -90,41 +71,6 @@ def _positions(offset: int | tuple[int, ...], length: int, batch: int) -> list[l
 
 def _offset(offset: int | tuple[int, ...] | Literal["end"]) -> int | str | Tensor:
     return torch.tensor(offset) if isinstance(offset, tuple) else offset
-
-
-def _neighborhoods() -> list[Case]:
-    line = [
-        (7, {"window": 3}),
-        (8, {"window": 4}),
-        (13, {"window": 4, "stride": 2}),
-        (13, {"window": 5, "stride": 3}),
-        (12, {"window": 4, "stride": 4}),
-        (13, {"window": 3, "dilation": 3}),
-        (15, {"window": 4, "stride": 2, "dilation": 3}),
-        (13, {"window": 4, "causal": True}),
-        (13, {"window": 4, "stride": 3, "causal": True}),
-        (14, {"window": 4, "stride": 2, "dilation": 3, "causal": True}),
-        (5, {"window": 5, "stride": 5}),
-        (1, {"window": 1}),
-    ]
-    plane = [
-        {"height": 4, "width": 6, "window_y": 3, "window_x": 4},
-        {"height": 5, "width": 4, "window_y": 4, "window_x": 2, "stride_y": 2, "dilation_x": 2},
-        {"height": 5, "width": 3, "window_y": 2, "window_x": 3, "causal_y": True, "stride_x": 3},
-    ]
-    space: list[dict[str, Any]] = [
-        {"frames": 3, "height": 3, "width": 4, "window_t": 2, "window_y": 3, "window_x": 2},
-        {
-            "frames": 4, "height": 2, "width": 5, "window_t": 2, "window_y": 2, "window_x": 2,
-            "stride_t": 2, "stride_x": 2, "dilation_x": 2, "causal_t": True,
-        },
-    ]  # fmt: skip
-    cases = [Case("neighborhood_1d", {"length": n, **rest}, n, n) for n, rest in line]
-    for params in (*plane, *space):
-        n = params.get("frames", 1) * params["height"] * params["width"]
-        name = "neighborhood_3d" if "frames" in params else "neighborhood_2d"
-        cases.append(Case(name, params, n, n, batch=1))
-    return cases
 
 
 def _masks() -> list[Case]:
@@ -173,4 +119,4 @@ def _scores_and_normalizers() -> list[Case]:
 
 def cases() -> list[Case]:
     """At least one case for every file of stdlib/."""
-    return [*_masks(), *_neighborhoods(), *_scores_and_normalizers()]
+    return [*_masks(), *PATTERN_CASES, *GRID_CASES, *_scores_and_normalizers()]

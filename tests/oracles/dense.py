@@ -40,6 +40,8 @@ class Problem:
 
 #: (problem, b, i, j) with absolute positions
 Keep = Callable[[Problem, int, int, int], bool]
+#: (problem, b, h, i, j), for masks that differ from head to head
+KeepInHead = Callable[[Problem, int, int, int, int], bool]
 #: problem -> [B, H, N, M]
 Logits = Callable[[Problem], Tensor]
 #: (logits of the kept keys, problem, h) -> (weights, log of the normalizer)
@@ -63,12 +65,22 @@ class Mechanism:
     keep: Keep = all_keys
     logits: Logits = scaled_dot
     weigh: Weigh = softmax
+    #: asked beside `keep`; both must hold
+    keep_in_head: KeepInHead | None = None
 
 
 def kept(mechanism: Mechanism, p: Problem) -> Tensor:
-    """bool [B, N, M]."""
-    table = [[[mechanism.keep(p, b, i, j) for j in p.j[b]] for i in p.i[b]] for b in range(p.q.shape[0])]
-    return torch.tensor(table).reshape(p.q.shape[0], p.q.shape[2], p.k.shape[2])
+    """bool [B, H, N, M]."""
+    batch, heads, n, m = *p.q.shape[:3], p.k.shape[2]
+    table = [[[mechanism.keep(p, b, i, j) for j in p.j[b]] for i in p.i[b]] for b in range(batch)]
+    keep = torch.tensor(table).reshape(batch, 1, n, m).expand(batch, heads, n, m)
+    if mechanism.keep_in_head is None:
+        return keep
+    by_head = [
+        [[[mechanism.keep_in_head(p, b, h, i, j) for j in p.j[b]] for i in p.i[b]] for h in range(heads)]
+        for b in range(batch)
+    ]
+    return keep & torch.tensor(by_head).reshape(batch, heads, n, m)
 
 
 def attend(mechanism: Mechanism, p: Problem) -> tuple[Tensor, Tensor]:
@@ -79,7 +91,7 @@ def attend(mechanism: Mechanism, p: Problem) -> tuple[Tensor, Tensor]:
     for b in range(p.q.shape[0]):
         for h in range(p.q.shape[1]):
             for row in range(p.q.shape[2]):
-                keys = keep[b, row].nonzero().flatten()
+                keys = keep[b, h, row].nonzero().flatten()
                 values = p.v[b, h // p.group, keys]
                 if len(keys) == 0:
                     outputs.append(p.v.new_zeros(p.v.shape[-1]))

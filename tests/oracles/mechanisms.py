@@ -1,7 +1,8 @@
 """The mechanisms of stdlib/ from the formulas of their papers; nothing of attnc.
 
 Sources: Mistral, StreamingLLM, Longformer-style dilation (attention-gym), ALiBi, T5 as in Hugging Face
-transformers, Gemma 2, gpt-oss, sigmoid attention (Apple), NATTEN's reference rule, RoFormer.
+transformers, Gemma 2, gpt-oss, sigmoid attention (Apple), RoFormer. Masks of blocks and tables are in patterns.py,
+those of images and videos in grids.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from tests.oracles.dense import Keep, Mechanism, Problem, Weigh, scaled_dot
+from tests.oracles.dense import Mechanism, Problem, Weigh, scaled_dot
+from tests.oracles.grids import GRIDS
+from tests.oracles.patterns import PATTERNS
 
 # ----------------------------------------------------------------------------------------- masks
 
@@ -45,42 +48,6 @@ def streaming(p: Problem, _b: int, i: int, j: int) -> bool:
 def dilated_window(p: Problem, _b: int, i: int, j: int) -> bool:
     size, dilation = p.params["size"], p.params["dilation"]
     return -size <= j - i <= size and abs(j - i) % dilation == 0
-
-
-def neighborhood(x: int, y: int, extent: int, window: int, stride: int, dilation: int, causal: bool) -> bool:
-    """NATTEN's reference rule on one axis."""
-    if x % dilation != y % dilation:
-        return False
-    extent = len(range(x % dilation, extent, dilation))
-    x, y = x // dilation, y // dilation
-    if causal:
-        leader = min((x // stride) * stride + stride - 1, extent - 1)
-        return max(leader - window + 1, 0) <= y < x + 1
-    left = window // 2
-    right = window // 2 + window % 2 - 1
-    leader = min((x // stride) * stride + stride // 2, extent - 1)
-    start = max(leader - left, 0)
-    if leader + right >= extent:
-        start += extent - right - leader - 1
-    return start <= y < start + window
-
-
-def neighborhood_on(names: tuple[str, ...], suffixes: tuple[str, ...]) -> Keep:
-    """All axes ANDed; positions in row-major order, slowest axis first."""
-
-    def keep(p: Problem, _b: int, i: int, j: int) -> bool:
-        for name, suffix in zip(reversed(names), reversed(suffixes), strict=True):
-            extent = p.params[name]
-            window, stride, dilation, causal = (
-                p.params.get(f"{key}{suffix}", default)
-                for key, default in (("window", None), ("stride", 1), ("dilation", 1), ("causal", False))
-            )
-            if not neighborhood(i % extent, j % extent, extent, window, stride, dilation, causal):
-                return False
-            i, j = i // extent, j // extent
-        return True
-
-    return keep
 
 
 # ---------------------------------------------------------------------------------------- logits
@@ -188,9 +155,8 @@ MECHANISMS: dict[str, Mechanism] = {
     "document": Mechanism(document),
     "streaming": Mechanism(streaming),
     "dilated_window": Mechanism(dilated_window),
-    "neighborhood_1d": Mechanism(neighborhood_on(("length",), ("",))),
-    "neighborhood_2d": Mechanism(neighborhood_on(("height", "width"), ("_y", "_x"))),
-    "neighborhood_3d": Mechanism(neighborhood_on(("frames", "height", "width"), ("_t", "_y", "_x"))),
+    **PATTERNS,
+    **GRIDS,
     "alibi": Mechanism(causal, alibi),
     "relative_table": Mechanism(causal_if_asked, relative_table),
     "t5": Mechanism(causal_if_asked, t5),

@@ -14,7 +14,8 @@ from attnc.frontend.format import format_text
 from attnc.reference import reference
 from tests.oracles.cases import Case, Drawn, cases, draw
 from tests.oracles.dense import Problem, attend, kept
-from tests.oracles.mechanisms import MECHANISMS, neighborhood, t5_bucket
+from tests.oracles.grids import neighborhood
+from tests.oracles.mechanisms import MECHANISMS, t5_bucket
 from tests.oracles.modules import module_of, standard
 
 STDLIB = Path(__file__).resolve().parents[2] / "stdlib"
@@ -96,7 +97,7 @@ def _line(extent: int, **rule: int | bool) -> Tensor:
     positions = [list(range(extent))]
     tokens = torch.zeros(1, 1, extent, 1, dtype=torch.float64)
     params = {"length": extent, **rule}
-    return kept(MECHANISMS["neighborhood_1d"], Problem(tokens, tokens, tokens, positions, positions, params))[0]
+    return kept(MECHANISMS["neighborhood_1d"], Problem(tokens, tokens, tokens, positions, positions, params))[0, 0]
 
 
 def test_neighborhoods_have_exactly_the_window_and_the_query() -> None:

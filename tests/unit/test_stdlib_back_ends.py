@@ -1,0 +1,76 @@
+"""stdlib/: the back ends compute the masks of tests/oracles, and parameters out of range are diagnostics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+
+import attnc
+from attnc.diagnostics import SpecError
+from attnc.driver import check, load_spec, select
+from attnc.ir.module import ScalarParam
+from attnc.verify import allowed_error, largest_error
+from tests.oracles.cases import Case, cases, draw
+from tests.oracles.dense import Problem, attend
+from tests.oracles.grids import GRIDS
+from tests.oracles.mechanisms import MECHANISMS
+from tests.oracles.modules import standard
+from tests.oracles.patterns import PATTERNS
+
+NAMES = sorted({*PATTERNS, *GRIDS} - {"neighborhood_1d", "neighborhood_2d", "neighborhood_3d"})
+MASKS = [case for case in cases() if case.name in NAMES]
+FIRST = {case.name: case for case in reversed(MASKS)}
+
+
+def assert_agree(case: Case, *backends: Literal["torch", "interpret"]) -> None:
+    """Single-precision inputs; the error is at most twice that of the oracle computed in single precision."""
+    drawn = draw(case)
+    q, k, v = (x.detach().float() for x in (drawn.q, drawn.k, drawn.v))
+    tensors = {name: t.detach().float() if t.is_floating_point() else t for name, t in drawn.tensors.items()}
+    p = drawn.problem
+    plain, _ = attend(MECHANISMS[case.name], Problem(q, k, v, p.i, p.j, p.params, tensors, p.scale))
+    exact, _ = attend(
+        MECHANISMS[case.name], Problem(q.double(), k.double(), v.double(), p.i, p.j, p.params, tensors, p.scale)
+    )
+    for backend in backends:
+        op = attnc.compile(f"std:{case.name}", params=dict(case.params), backend=backend, tile=(16, 16))
+        out = op(q, k, v, scale=case.scale, **tensors, **drawn.offsets)
+        assert largest_error(out, exact) <= allowed_error(exact, plain, torch.float32), backend
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_of_every_file_agrees(name: str) -> None:
+    assert_agree(FIRST[name], "torch", "interpret")
+
+
+OTHERS = [case for case in MASKS if case is not FIRST[case.name]]
+
+
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_other_cases_agree_on_the_torch_back_end(case: Case) -> None:
+    assert_agree(case, "torch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_other_cases_agree_on_the_interpreter(case: Case) -> None:
+    assert_agree(case, "interpret")
+
+
+def _low(param: ScalarParam) -> int | None:
+    """The least value that an integer parameter takes."""
+    if param.range is None or param.range.low is None or param.type.kind != "int":
+        return None
+    return int(param.range.low) + param.range.low_open
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_and_extents_below_their_range_are_refused(name: str) -> None:
+    params = select(check(load_spec(f"std:{name}")), None).scalars
+    integers = [param for param in params if param.type.kind == "int"]
+    assert all(_low(param) is not None for param in integers)
+    for param in integers:
+        with pytest.raises(SpecError, match=f"`{param.name}`"):
+            standard(name, **{**FIRST[name].params, param.name: (_low(param) or 0) - 1})
