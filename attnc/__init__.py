@@ -15,7 +15,7 @@ from attnc.diagnostics import AttncError, AttncWarning, CallError, Diagnostic, I
 
 if TYPE_CHECKING:
     from attnc import nn
-    from attnc.emit import Artifact, emit
+    from attnc.artifact import Artifact, emit
     from attnc.ops import Op, compile  # noqa: A004  # the public name; re.compile reads the same
     from attnc.prover import Proof, prove
 
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Artifact": "attnc.emit",
-    "emit": "attnc.emit",
+    "Artifact": "attnc.artifact",
+    "emit": "attnc.artifact",
     "Op": "attnc.ops",
     "compile": "attnc.ops",
     "Proof": "attnc.prover",

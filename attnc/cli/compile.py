@@ -27,7 +27,7 @@ from attnc.cli.stages import Stages, StoppedError
 if TYPE_CHECKING:
     from attnc.codegen.crosscompile import Binary
     from attnc.codegen.triton_module import TritonModule
-    from attnc.emit import Artifact
+    from attnc.artifact import Artifact
 
 #: Stages of Triton's compiler by kind of target; the others need no target.
 _COMPILED = {
@@ -158,7 +158,7 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
 
 
 def _artifact(request: Request) -> Artifact:
-    from attnc.emit import emit
+    from attnc.artifact import emit
 
     return emit(
         request.spec.name,

@@ -1,4 +1,7 @@
-"""`attnc.emit`: source and binaries of a spec for a GPU that need not be there."""
+"""Source and binaries of a spec for a GPU that need not be there.
+
+`attnc.emit` is the function; a module of that name would hide it.
+"""
 
 from __future__ import annotations
 
