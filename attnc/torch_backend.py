@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from attnc.ir.expr import Expr, Ref
 from attnc.ir.plan import Accumulator, Derived, KernelPlan, Piece, Sweep
 from attnc.ir.traverse import walk
 from attnc.packing import documents, int_list
-from attnc.passes.tile_tables import AxisTable, boxes
+
+if TYPE_CHECKING:
+    from attnc.passes.tile_tables import AxisTable
 
 _IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
@@ -123,6 +125,8 @@ class _Execution:
         """Query tiles with the key tiles that they visit, and whether those are full."""
         axes = self._plan.parts[0].axes
         if axes and self._rows:
+            from attnc.passes.tile_tables import boxes  # most plans have none, and it loads isl
+
             split = any(visit.kind == "full" for visit in self._plan.parts[0].visits)
             sizes = {"N": self._rows, "M": self._keys}
             for box in boxes(axes, self._tables, sizes):

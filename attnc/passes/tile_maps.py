@@ -39,6 +39,7 @@ from attnc.passes.tile_tables import (
     axis_table,
     class_count,
     coordinates,
+    count_of_ranges,
     is_countable,
     kept_pairs,
     steps,
@@ -109,11 +110,8 @@ def _visited(axes: tuple[TileAxis, ...]) -> int:
 
 def _visited_flat(part: Part, size: int) -> int:
     """Tiles that ranges of positions visit, for as many positions as the grid has."""
-    one = int_const(1)
-    axis = TileAxis(int_const(size), one, part.tile.rows, part.tile.keys, 1, _I, _J, TRUE, part.visits)
-    names = {"N": size, "k_offset": 0, "q_offset": 0}
     try:
-        return int(axis_table(axis, names).live.sum())
+        return count_of_ranges(part.visits, part.tile, size)
     except NotCountableError:  # ranges that depend on data: as if all were visited
         return -(-size // part.tile.rows) * -(-size // part.tile.keys)
 

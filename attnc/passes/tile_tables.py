@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var, int_const
-from attnc.ir.plan import TileAxis, Visit
+from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute
 from attnc.ir.types import INT
 from attnc.passes.mask_intervals import Boxes, Span
 
-Ints = NDArray[np.int64]
+Ints = NDArray[Any]
 #: Longest axis (in y) whose pairs are counted out one by one.
 MAX_COUNTED = 4096
 
@@ -170,19 +170,34 @@ def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, 
 def _pieces(
     visits: tuple[Visit, ...], kind: str, here: Mapping[str, Any], real: Any, length: Ints, axis: TileAxis
 ) -> tuple[Ints, Ints]:
-    units: list[Ints] = [np.zeros(0, np.int64)]
-    tiles: list[Ints] = [np.zeros(0, np.int64)]
-    last = (length - 1) // axis.keys
+    units: list[Ints] = [np.zeros(0, np.int32)]
+    tiles: list[Ints] = [np.zeros(0, np.int32)]
     for visit in visits:
         for piece in visit.pieces if visit.kind == kind else ():
-            low = np.maximum(np.broadcast_to(values_of(piece.low, here), real.shape), 0)
-            high = np.minimum(np.broadcast_to(values_of(piece.high, here), real.shape), last)
-            count = np.where(real & values_of(piece.guard, here), np.maximum((high - low) // piece.step + 1, 0), 0)
-            unit = np.repeat(np.arange(len(count)), count)
-            within = np.arange(len(unit)) - np.repeat(np.cumsum(count) - count, count)
+            low, count = _ranges(piece, here, real, (length - 1) // axis.keys)
+            unit = np.repeat(np.arange(len(count), dtype=np.int32), count)
+            within = np.arange(len(unit), dtype=np.int32) - np.repeat(
+                (np.cumsum(count) - count).astype(np.int32), count
+            )
             units.append(unit)
-            tiles.append(low[unit] + within * piece.step)
+            tiles.append(low.astype(np.int32)[unit] + within * np.int32(piece.step))
     return np.concatenate(units), np.concatenate(tiles)
+
+
+def _ranges(piece: Piece, here: Mapping[str, Any], real: Any, last: Ints) -> tuple[Ints, Ints]:
+    """First tile and number of tiles of a piece, per unit."""
+    low = np.maximum(np.broadcast_to(values_of(piece.low, here), real.shape), 0)
+    high = np.minimum(np.broadcast_to(values_of(piece.high, here), real.shape), last)
+    count = np.where(real & values_of(piece.guard, here), np.maximum((high - low) // piece.step + 1, 0), 0)
+    return low, count
+
+
+def count_of_ranges(visits: tuple[Visit, ...], tile: Tile, n: int) -> int:
+    """Key tiles that closed forms visit, over all query tiles of n positions. Raises NotCountableError."""
+    first = np.arange(0, n, tile.rows, dtype=np.int64)
+    here = {"N": n, "M": n, "q_offset": 0, "k_offset": 0, "i0": first, "i1": np.minimum(first + tile.rows, n) - 1}
+    real, last = np.ones(len(first), np.bool_), np.full(len(first), (n - 1) // tile.keys)
+    return sum(int(_ranges(piece, here, real, last)[1].sum()) for visit in visits for piece in visit.pieces)
 
 
 def _counted(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int, keys: int) -> Kinds:
