@@ -47,8 +47,8 @@ def _expressions(module: AttentionModule) -> Iterable[Expr]:
 
 def _check_values(expr: Expr, allowed: frozenset[str]) -> None:
     for node in walk(expr):
-        if isinstance(node, Value):
-            _require(node.name in allowed, f"`{node.name}` in {print_expr(expr)}")
+        if isinstance(node, Value) and node.name not in allowed:
+            raise InternalError(f"`{node.name}` in {print_expr(expr)}")
 
 
 def _check_refs(expr: Expr, known: set[str]) -> None:
@@ -143,16 +143,19 @@ def _check_rescale(acc: Accumulator, known: set[str], running: set[str]) -> None
 
 def _check_plan_refs(expr: Expr, known: set[str]) -> None:
     for node in walk(expr):
-        if isinstance(node, Ref):
-            _require(node.name in known, f"`{node.name}` is not defined where {print_expr(expr)} reads it")
+        if isinstance(node, Ref) and node.name not in known:  # texts may be long: printed when there is an error
+            raise InternalError(f"`{node.name}` is not defined where {print_expr(expr)} reads it")
 
 
 def _check_plan_leaves(expr: Expr, stored: set[str]) -> None:
     for node in walk(expr):
         _require(not isinstance(node, GridCoord), "a grid coordinate in a plan")
-        _require(not (isinstance(node, Size) and node.name in ("D", "Dv")), f"size {node} in a plan")
-        _require(not (isinstance(node, Reduce) and node.axis != "d"), f"a reduction in a plan: {print_expr(expr)}")
-        _require(not (isinstance(node, Lookup) and node.tensor not in stored), f"unknown tensor in {print_expr(expr)}")
+        if isinstance(node, Size) and node.name in ("D", "Dv"):
+            raise InternalError(f"size {node} in a plan")
+        if isinstance(node, Reduce) and node.axis != "d":
+            raise InternalError(f"a reduction in a plan: {print_expr(expr)}")
+        if isinstance(node, Lookup) and node.tensor not in stored:
+            raise InternalError(f"unknown tensor in {print_expr(expr)}")
         _require(not (isinstance(node, Call) and node.fn == "in_grid"), "in_grid in a plan")
 
 
