@@ -17,17 +17,29 @@ import time
 from pathlib import Path
 
 ROUNDS = 7
-#: Static parameters of the standard library's files that have no defaults.
+#: Values of static parameters without a default, by name; those of one spec go first.
+VALUES: dict[str, int | float] = {
+    "size": 1024, "sink": 4, "window": 1024, "dilation": 4, "cap": 50.0, "L": 128, "length": 4096, "frames": 8,
+    "height": 64, "width": 64, "window_t": 4, "window_y": 8, "window_x": 8, "stride": 128, "block": 64, "blocks": 32,
+    "group": 2048, "axis": 0, "halo": 3, "shift": 0, "local": 4, "recent": 256, "num_verts": 4, "vertsize": 1,
+    "alpha": 1024, "per_frame": 256, "decay": 1.0,
+}  # fmt: skip
 PARAMS: dict[str, dict[str, int | float]] = {
-    "sliding_window": {"size": 1024},
-    "streaming": {"sink": 4, "window": 1024},
-    "dilated_window": {"size": 1024, "dilation": 4},
-    "softcap": {"cap": 50.0},
-    "relative_table": {"L": 128},
-    "neighborhood_1d": {"length": 4096, "window": 63},
-    "neighborhood_2d": {"height": 64, "width": 64, "window_y": 7, "window_x": 7},
-    "neighborhood_3d": {"frames": 8, "height": 16, "width": 16, "window_t": 3, "window_y": 5, "window_x": 5},
+    "neighborhood_1d": {"window": 63},
+    "maxvit_grid": {"size": 16},
+    "maxvit_block": {"size": 16},
+    "swin": {"window": 7, "height": 56, "width": 56},
+    "halo": {"block": 8},
 }
+
+
+def params_of(name: str) -> dict[str, int | float]:
+    """Static parameters of a file of the standard library."""
+    from attnc.driver import check, load_spec, select
+
+    module = select(check(load_spec(f"std:{name}")))
+    known = {**VALUES, **PARAMS.get(name, {})}
+    return {p.name: known[p.name] for p in module.scalars if not p.dynamic and p.default is None}
 
 
 def spec_of_50_lines() -> str:
@@ -79,8 +91,9 @@ def to_source(name: str) -> float:
 
     with tempfile.TemporaryDirectory() as directory:
         os.environ["ATTNC_CACHE_DIR"] = directory
+        params = params_of(name)
         start = time.perf_counter()
-        op = attnc.compile(f"std:{name}", params=PARAMS.get(name, {}), backend="interpret", tile=(128, 64))
+        op = attnc.compile(f"std:{name}", params=params, backend="interpret", tile=(128, 64))
         op._executor.forget()
         assert op.source
         spent = time.perf_counter() - start

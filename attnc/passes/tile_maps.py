@@ -34,7 +34,6 @@ from attnc.passes.mask_axes import separated
 from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
 from attnc.passes.positions import Positions
 from attnc.passes.tile_tables import (
-    MAX_COUNTED,
     NotCountableError,
     axis_table,
     class_count,
@@ -51,6 +50,8 @@ _I, _J = Index("i"), Index("j")
 _MAX_DIVISOR = 64
 #: Fewest queries, and fewest keys, of a tile.
 _LEAST = 16
+#: Longest axis of a grid whose pairs are looked at while planning.
+_LONGEST = 1024
 #: Positions by which one sees whether closed forms leave out any tile.
 _TRIED = 2048
 
@@ -142,7 +143,7 @@ def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[t
 
 def _is_static(grid: Grid) -> bool:
     return grid.start == int_const(0) and all(
-        isinstance(extent, Const) and 1 <= extent.value <= MAX_COUNTED for extent in grid.extents
+        isinstance(extent, Const) and 1 <= extent.value <= _LONGEST for extent in grid.extents
     )
 
 

@@ -523,3 +523,28 @@ def test_process_reads_standard_input(tmp_path: Path) -> None:
     done = attnc_process("fmt", "-", cwd=tmp_path, text=UGLY)
     assert (done.returncode, done.stdout) == (0, good("fmt", "-", text=UGLY))
     assert attnc_process("check", "-", cwd=tmp_path, text=BROKEN).returncode == 1
+
+
+def test_no_module_hides_a_function_of_the_package() -> None:
+    package = Path(attnc.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} | {path.name for path in package.iterdir() if path.is_dir()}
+    assert modules & set(attnc.__all__) <= {"nn"}
+
+
+# -- cache -----------------------------------------------------------------------------------------------------------
+
+
+def test_cache_info_and_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
+    assert attnc_("cache", "info").stdout.splitlines() == [str(tmp_path), "empty"]
+    assert attnc_("compile", "std:causal", "--emit", "triton", "-o", str(tmp_path / "out")).exit_code == 0
+    import attnc
+
+    attnc.compile("std:causal")
+    found = json.loads(attnc_("cache", "info", "--json").stdout)
+    assert found["directory"] == str(tmp_path)
+    assert found["kinds"]["module"]["files"] == 1
+    cleared = attnc_("cache", "clear")
+    assert "removed 1 file" in cleared.stdout
+    assert (tmp_path / "out").is_dir()
+    assert attnc_("cache", "info").stdout.splitlines()[1] == "empty"
