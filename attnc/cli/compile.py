@@ -25,9 +25,9 @@ from attnc.cli.specs import (
 from attnc.cli.stages import Stages, StoppedError
 
 if TYPE_CHECKING:
+    from attnc.artifact import Artifact
     from attnc.codegen.crosscompile import Binary
     from attnc.codegen.triton_module import TritonModule
-    from attnc.artifact import Artifact
 
 #: Stages of Triton's compiler by kind of target; the others need no target.
 _COMPILED = {
