@@ -103,7 +103,7 @@ def test_specs_without_full_tiles_are_known() -> None:
     data = {"document", "graph", "naavit", "region"}
     strides = {"axial", "bigbird", "block_rank", "dilated_window", "fixed", "moa", "power_block", "s2", "strided"}
     grids = {"halo", "maxvit_block", "maxvit_grid", "neighborhood_1d", "neighborhood_2d", "neighborhood_3d",
-             "neighborhood_3d_text", "sliding_tile_3d", "swin"}  # fmt: skip
+             "neighborhood_3d_text", "radial", "sliding_tile_3d", "swin"}  # fmt: skip
     assert set(stdlib_names()) - set(with_full_tiles()) <= data | strides | grids
 
 

@@ -27,6 +27,7 @@ PARAMS: dict[str, dict[str, int | float]] = {
     "neighborhood_2d": {"height": 64, "width": 64, "window_y": 7, "window_x": 7},
     "neighborhood_3d": {"frames": 8, "height": 16, "width": 16, "window_t": 3, "window_y": 5, "window_x": 5},
     "neighborhood_3d_text": {"frames": 8, "height": 16, "width": 16, "window_t": 3, "window_y": 5, "window_x": 5},
+    "radial": {"frames": 30, "per_frame": 3600},
     "relative_table": {"L": 128},
     "sliding_tile_3d": {"frames": 30, "height": 48, "width": 80},
     "sliding_window": {"size": 1024},

@@ -89,4 +89,13 @@ def _videos() -> list[Case]:
     return cases
 
 
-GRID_CASES = (*_neighborhoods(), *_images(), *_videos())
+def _radial() -> list[Case]:
+    """Frames that begin inside of blocks, text behind the video; then blocks of two frames."""
+    found: list[tuple[int, dict[str, Any]]] = [
+        (17, {"frames": 3, "per_frame": 5, "block": 4, "thin": 2, "beside": True}),
+        (25, {"frames": 7, "per_frame": 3, "block": 4, "thin": 2, "decay": 0.8, "sink": 0}),
+    ]
+    return [Case("radial", params, n, n, heads=1, batch=1) for n, params in found]
+
+
+GRID_CASES = (*_neighborhoods(), *_images(), *_videos(), *_radial())

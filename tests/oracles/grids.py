@@ -1,7 +1,7 @@
 """Static masks on images and videos, as their papers or published code build them; nothing of attnc.
 
 Sources: NATTEN's reference rule, Sliding Tile Attention (attention-gym), HaloNet, Swin, MaxViT, axial and criss-cross
-attention. Positions are row-major, the slowest axis first.
+attention, Radial Attention. Positions are row-major, the slowest axis first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from tests.oracles.dense import Keep, Mechanism, Problem
 
@@ -141,7 +142,58 @@ def beside_text(video: Keep) -> Keep:
     return keep
 
 
+def near_places(f: int, places: int, block: int, decay: float, beside: bool, thin: int) -> Tensor:
+    """Pairs of places of two frames f apart, none of them a sink."""
+    group = f.bit_length()
+    halved = 2 ** places.bit_length() / 2**group
+    if f <= 1:
+        reach: float = places if f == 0 or beside else places // 2
+    else:
+        reach = max(halved * decay, block)
+    place = torch.arange(places)
+    near = (place[:, None] - place[None, :]).abs() <= reach
+    if halved < thin and f % int(thin / halved) != 0:
+        near[:] = False
+    return near
+
+
+@cache
+def radial_blocks(
+    frames: int, places: int, block: int, decay: float, sink: int, beside: bool, thin: int
+) -> list[list[bool]]:
+    """The table of blocks: the pairs of every two frames on a canvas of their own, counted block by block."""
+    blocks, per_frame = frames * places // block, -(-places // block)
+    kept = torch.zeros(blocks + per_frame, blocks + per_frame, dtype=torch.bool)
+    for x in range(frames):
+        for y in range(frames):
+            (row, top), (column, left) = divmod(x * places, block), divmod(y * places, block)
+            canvas = torch.zeros((per_frame + 1) * block, (per_frame + 1) * block)
+            near = near_places(abs(x - y), places, block, decay, beside, thin)
+            canvas[top : top + places, left : left + places] = torch.ones_like(near) if y < sink else near
+            canvas = canvas[: per_frame * block, : per_frame * block]
+            density = canvas.reshape(per_frame, block, per_frame, block).mean(dim=1)
+            share = (density > 1 / 3).sum(-1) / (density > 0).sum(-1).clamp(min=1)
+            kept[row : row + per_frame, column : column + per_frame] |= share > 0.6
+    return kept[:blocks, :blocks].tolist()
+
+
+def radial(p: Problem, _b: int, i: int, j: int) -> bool:
+    block = p.params.get("block", 128)
+    table = radial_blocks(
+        p.params["frames"],
+        p.params["per_frame"],
+        block,
+        p.params.get("decay", 1.0),
+        p.params.get("sink", 1),
+        p.params.get("beside", False),
+        p.params.get("thin", 128),
+    )
+    row, column = i // block, j // block
+    return row >= len(table) or column >= len(table) or table[row][column]
+
+
 GRIDS: dict[str, Mechanism] = {
+    "radial": Mechanism(radial),
     "neighborhood_1d": Mechanism(neighborhood_on(("length",), ("",))),
     "neighborhood_2d": Mechanism(neighborhood_on(("height", "width"), ("_y", "_x"))),
     "neighborhood_3d": Mechanism(neighborhood_on(("frames", "height", "width"), ("_t", "_y", "_x"))),

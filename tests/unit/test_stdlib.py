@@ -14,7 +14,7 @@ from attnc.frontend.format import format_text
 from attnc.reference import reference
 from tests.oracles.cases import Case, Drawn, cases, draw
 from tests.oracles.dense import Problem, attend, kept
-from tests.oracles.grids import neighborhood
+from tests.oracles.grids import neighborhood, radial_blocks
 from tests.oracles.mechanisms import MECHANISMS, t5_bucket
 from tests.oracles.modules import module_of, standard
 
@@ -132,6 +132,30 @@ def test_all_rules_of_a_line_agree_with_the_oracle() -> None:
                         rule = {"window": window, "stride": stride, "dilation": dilation, "causal": causal}
                         module = module_of(text, length=extent, **rule)
                         assert torch.equal(reference(module, tokens, tokens, tokens)[0, 0] > 0, _line(extent, **rule))
+
+
+def test_blocks_of_a_video_are_kept_as_counted_one_by_one() -> None:
+    """The closed form of std:radial against densities of columns, counted, for frames that fit blocks or do not."""
+    text = "attention a(frames: int, per_frame: int, block: int, decay: real, sink: int, beside: bool, thin: int) {"
+    text += (
+        " mask radial(frames, per_frame, block, decay, sink, beside, thin); normalizer n }\nnormalizer n { w = 1.0 }"
+    )
+    names = ("frames", "per_frame", "block", "decay", "sink", "beside", "thin")
+    for values in (
+        (4, 10, 4, 1.0, 1, False, 8),
+        (3, 16, 8, 1.0, 1, False, 128),
+        (9, 5, 2, 0.8, 0, True, 2),
+        (5, 8, 3, 0.5, 2, False, 4),
+        (2, 13, 12, 2.0, 0, False, 1),
+        (8, 1, 5, 1.0, 0, True, 1),
+    ):
+        module, counted = module_of(text, **dict(zip(names, values, strict=True))), radial_blocks(*values)
+        block, blocks = values[2], len(counted)
+        tokens = torch.eye(blocks * block + 2, dtype=torch.float64)[None, None]
+        found = reference(module, tokens, tokens, tokens)[0, 0] > 0
+        expected = torch.ones_like(found)
+        expected[:-2, :-2] = torch.tensor(counted).repeat_interleave(block, 0).repeat_interleave(block, 1)
+        assert torch.equal(found, expected), values
 
 
 def test_t5_buckets_of_both_formulas() -> None:
