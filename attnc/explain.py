@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 from attnc.diagnostics import CallError
-from attnc.ir.evaluate import UnknownValueError, evaluate_exact
-from attnc.ir.expr import Const, Lookup
-from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece
+from attnc.frontend.bind import bind
+from attnc.ir.expr import Const
+from attnc.ir.module import AttentionModule
+from attnc.ir.plan import Accumulator, KernelPlan, Part
 from attnc.ir.printer import print_expr, print_plan
+from attnc.kept import Kept, kept
+from attnc.visits import TileMap, UnknownVisitsError, sizes_of, tile_map
 
 #: Peak dense rate of 16-bit matrix products, that of float32 arithmetic (FLOP/s) and memory bandwidth (bytes/s) of one
 #: device, from the vendors' data sheets: A100, H100 SXM, B200, MI300X.
@@ -20,7 +25,7 @@ TARGETS = {
     "hip:gfx942": (1307e12, 163e12, 5.3e12),
 }
 #: Query tiles that are counted one by one; beyond, a regular sample stands for all.
-_COUNTED = 4096
+_COUNTED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,24 @@ class TileCounts:
     def skipped(self) -> int:
         return self.total - self.full - self.partial
 
+    def __str__(self) -> str:
+        if self.why_unknown:
+            return f"depend on {self.why_unknown}; {self.total} if all were visited"
+        share = 100.0 * (self.full + self.partial) / max(self.total, 1)
+        about = "about " if self.sampled else ""
+        return (
+            f"{about}{self.full} full, {self.partial} partial, {self.skipped} skipped "
+            f"of {self.total} ({share:.2f}% visited)"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """The answer of `op.explain`; `str(report)` is for people, `to_json` for programs.
 
     FLOPs and bytes are per batch and head, for inputs of `itemsize` bytes; `roofline_us` is the time in microseconds
-    that the slower of the two needs on the target.
+    that the slower of the two needs on the target. `visited_pairs` counts visited tiles whole, ragged ones too;
+    `visited_over_kept` is None where the mask keeps nothing or its pairs were not counted.
     """
 
     name: str
@@ -53,8 +69,11 @@ class Report:
     itemsize: int
     tile: tuple[int, int]
     tiles: TileCounts
+    representation: str
     exact: bool
     why: str
+    visited_pairs: int
+    kept: Kept
     flops: int
     bytes: int
     roofline_us: float
@@ -63,23 +82,23 @@ class Report:
     token_maps: tuple[str, ...]
     plan_text: str
 
+    @property
+    def visited_over_kept(self) -> float | None:
+        """How many times the work that the mask leaves is done."""
+        if not self.kept.pairs or self.tiles.why_unknown:
+            return None
+        return self.visited_pairs / self.kept.pairs
+
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
-        return {**asdict(self), "tiles": {**asdict(self.tiles), "skipped": self.tiles.skipped}}
+        tiles = {**asdict(self.tiles), "skipped": self.tiles.skipped}
+        return {**asdict(self), "tiles": tiles, "visited_over_kept": self.visited_over_kept}
 
     def __str__(self) -> str:
-        tiles = self.tiles
         lines = [f"{self.name}: N = {self.n}, M = {self.m}, tiles of {self.tile[0]} x {self.tile[1]}, {self.target}"]
-        if tiles.why_unknown:
-            lines.append(f"  tiles     depend on {tiles.why_unknown}; {tiles.total} if all were visited")
-        else:
-            share = 100.0 * (tiles.full + tiles.partial) / max(tiles.total, 1)
-            about = "about " if tiles.sampled else ""
-            lines.append(
-                f"  tiles     {about}{tiles.full} full, {tiles.partial} partial, {tiles.skipped} skipped "
-                f"of {tiles.total} ({share:.2f}% visited)"
-            )
+        lines.append(f"  tiles     {self.tiles}")
         lines.append(f"            {self.why}{'' if self.exact else ' (not exact)'}")
+        lines.append(f"  pairs     {self._pairs()}")
         lines.append(f"  work      {self.flops:.3e} FLOP, {self.bytes:.3e} bytes per batch and head")
         lines.append(f"  roofline  {self.roofline_us:.1f} us on {self.target} at {8 * self.itemsize}-bit peak rates")
         lines += [f"  sweep {n}   {text}" for n, text in enumerate(self.sweeps)]
@@ -87,19 +106,30 @@ class Report:
         lines += [f"  per token {text}" for text in self.token_maps]
         return "\n".join(lines)
 
+    def _pairs(self) -> str:
+        if self.kept.pairs is None:
+            return self.kept.why
+        text = f"{self.kept.pairs} kept of {self.n * self.m}"
+        if self.visited_over_kept is not None:
+            text += f", {self.visited_over_kept:.2f} times as many visited"
+        rows = f"{self.kept.empty_rows} rows see" if self.kept.empty_rows != 1 else "1 row sees"
+        return f"{text}; {rows} no key" if self.kept.empty_rows else text
 
-def explain(plan: KernelPlan, n: int, m: int, target: str) -> Report:
-    """The report of a plan for N = n, M = m. Raises CallError for a target whose rates are not in `TARGETS`."""
+
+def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, Any] | None = None) -> Report:
+    """The report of a plan for N = n, M = m, offsets 0 and `params` for dynamic parameters.
+
+    A plan that was made for aligned calls has to be asked for sizes of such a call. Raises CallError for a target whose
+    rates are not in `TARGETS` and for sizes that no call has.
+    """
     if target not in TARGETS:
         raise CallError(f"target: rates are known of {', '.join(TARGETS)}, not of {target!r}")
     part = plan.parts[0]
-    tiles = count_tiles(plan, part, n, m)
+    names = {**sizes_of(n, m), **defaults(plan), **(params or {})}
+    tiles = count_tiles(tile_map(part, names))
     visited = tiles.total if tiles.why_unknown else tiles.full + tiles.partial
     pairs = visited * part.tile.rows * part.tile.keys
-    per_pair = 2 * (sum(dot.dim for dot in plan.dots) + sum(dot.dim for dot in plan.pair_dots))
-    sweeps_with_score = len(plan.sweeps)
-    weighted = sum(acc.weighted for acc in plan.accumulators)
-    flops = pairs * (per_pair * sweeps_with_score + 2 * plan.value_dim * weighted)
+    flops = pairs * _flops_of_pair(plan)
     moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
     half, single, bandwidth = TARGETS[target]
     rate = half if plan.itemsize == 2 else single
@@ -111,8 +141,11 @@ def explain(plan: KernelPlan, n: int, m: int, target: str) -> Report:
         itemsize=plan.itemsize,
         tile=(part.tile.rows, part.tile.keys),
         tiles=tiles,
+        representation=representation(part),
         exact=part.exact,
         why=part.why,
+        visited_pairs=pairs,
+        kept=kept(plan, names),
         flops=flops,
         bytes=moved,
         roofline_us=1e6 * max(flops / rate, moved / bandwidth),
@@ -123,34 +156,45 @@ def explain(plan: KernelPlan, n: int, m: int, target: str) -> Report:
     )
 
 
+def _flops_of_pair(plan: KernelPlan) -> int:
+    per_sweep = 2 * sum(dot.dim for dot in (*plan.dots, *plan.pair_dots))
+    weighted = sum(acc.weighted for acc in plan.accumulators)
+    return per_sweep * len(plan.sweeps) + 2 * plan.value_dim * weighted
+
+
+def representation(part: Part) -> str:
+    """What a tile of a part is, in words."""
+    if not part.axes:
+        return "ranges of positions"
+    shape = [
+        " x ".join(str(size) for size in sizes) for sizes in zip(*((a.rows, a.keys) for a in part.axes), strict=True)
+    ]
+    text = f"boxes of {shape[0]} queries by {shape[1]} keys" if len(part.axes) > 1 else "listed ranges"
+    classes = prod(axis.modulus for axis in part.axes)
+    text += f" in {classes} residue classes" if classes > 1 else ""
+    return f"{text}, inside blocks" if any(axis.block for axis in part.axes) else text
+
+
 def _describe(acc: Accumulator) -> str:
     text = f"{acc.name} = {acc.op} of {print_expr(acc.body)}{' * v' if acc.weighted else ''}"
     return text if acc.rescale is None else f"{text}, times {print_expr(acc.rescale)} when a maximum moves"
 
 
-def count_tiles(plan: KernelPlan, part: Part, n: int, m: int) -> TileCounts:
-    """Full and partial key tiles of one head at offsets 0 and the parameters' defaults."""
-    rows, keys = part.tile.rows, part.tile.keys
-    query_tiles = -(-n // rows)
-    total = query_tiles * -(-m // keys)
-    names = {"N": n, "M": m, "q_offset": 0, "k_offset": 0, "B": 1, "b": 0, "h": 0, "hk": 0}
-    names.update(_defaults(plan))
-    step = max(1, query_tiles // _COUNTED)
-    counts = {"full": 0, "partial": 0}
+def count_tiles(tiles: TileMap) -> TileCounts:
+    """Full and partial key tiles of one head."""
+    total = tiles.query_tiles * tiles.key_tiles
+    steps = [max(1, axis.query_tiles // _COUNTED) for axis in tiles.axes]
     try:
-        for tile in range(0, query_tiles, step):
-            here = {**names, "i0": tile * rows, "i1": min((tile + 1) * rows, n) - 1}
-            weight = min(step, query_tiles - tile)
-            for visit in part.visits:
-                counts[visit.kind] += weight * sum(_length(piece, here) for piece in visit.pieces)
-    except UnknownValueError as error:
-        unknown = error.expr
-        text = print_expr(unknown) if isinstance(unknown, Lookup) else f"`{print_expr(unknown)}`"
-        return TileCounts(total, 0, 0, False, text)
-    return TileCounts(total, counts["full"], counts["partial"], step > 1, None)
+        counts = [axis.count(step) for axis, step in zip(tiles.axes, steps, strict=True)]
+    except UnknownVisitsError as error:
+        return TileCounts(total, 0, 0, False, error.reason)
+    full = prod(full for full, _ in counts) if tiles.has_full else 0
+    live = prod(live for _, live in counts)
+    return TileCounts(total, full, live - full, max(steps) > 1, None)
 
 
-def _defaults(plan: KernelPlan) -> dict[str, int]:
+def defaults(plan: KernelPlan) -> dict[str, int]:
+    """Dynamic parameters that have a default."""
     found: dict[str, int] = {}
     for param in plan.module.scalars:
         if isinstance(param.default, Const) and isinstance(param.default.value, int):
@@ -158,8 +202,13 @@ def _defaults(plan: KernelPlan) -> dict[str, int]:
     return found
 
 
-def _length(piece: Piece, names: dict[str, int]) -> int:
-    if not evaluate_exact(piece.guard, names):
-        return 0
-    low, high = evaluate_exact(piece.low, names), evaluate_exact(piece.high, names)
-    return max(0, (high - low) // piece.step + 1)
+def bind_all(
+    module: AttentionModule, params: Mapping[str, bool | int | float]
+) -> tuple[AttentionModule, dict[str, Any]]:
+    """The module with its static parameters, and the values of dynamic ones that were given. Raises SpecError."""
+    dynamic = {scalar.name for scalar in module.scalars if scalar.dynamic and scalar.name in params}
+    # What a static parameter would be told is what a dynamic one is told.
+    known = tuple(replace(s, dynamic=False) if s.name in dynamic else s for s in module.scalars)
+    bind(replace(module, scalars=known), params)
+    bound = bind(module, {name: value for name, value in params.items() if name not in dynamic})
+    return bound, {name: params[name] for name in sorted(dynamic)}

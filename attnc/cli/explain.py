@@ -44,13 +44,17 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Say what a plan does: key tiles kept, partial and full, FLOPs, bytes, roofline, passes over the keys, and why."""
-    from attnc.explain import explain
+    """Say what a plan does: key tiles visited and skipped, pairs that the mask keeps, FLOPs, bytes, roofline, passes
+    over the keys, and why. Of a call at offset 0; --param takes static and dynamic parameters.
+    """
+    from attnc.explain import bind_all, explain
     from attnc.passes.pipeline import PlanOptions, make_plan
+    from attnc.visits import is_aligned
 
-    module = read_spec(spec).bind(attention, dict(params))
-    plan = make_plan(module, PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype]))
-    report = explain(plan, n, n if m is None else m, target)
+    module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
+    m = n if m is None else m
+    options = PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m))
+    report = explain(make_plan(module, options), n, m, target, dynamic)
     if as_json:
         print_json(report.to_json())
     else:

@@ -36,8 +36,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "torch_backend": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
     "calls": (*BASE, "ir", "codegen"),
     "prover*": (*BASE, "ir", "frontend", "passes", "driver"),
-    "explain": (*BASE, *PHASES, "compiler", "driver"),
-    "emit": (*BASE, *PHASES, "compiler", "driver"),
+    "visits": (*BASE, "ir", "passes"),  # the tiles that a plan visits for given sizes
+    "kept": (*BASE, "ir", "passes", "visits"),
+    "explain": (*BASE, *PHASES, "compiler", "driver", "visits", "kept"),
+    "pictures": (*BASE, "ir", "passes", "visits", "kept", "explain"),
+    "showing": (*BASE, *PHASES, "compiler", "driver", "visits", "explain", "pictures"),
+    "artifact": (*BASE, *PHASES, "compiler", "driver"),
     "executor": (*BASE, *PHASES, "torch_backend", "calls"),
     "signature": (*BASE, "ir", "calls"),
     "folding": (*BASE, "ir", "signature"),
@@ -49,10 +53,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing"),
     "benchmark": (*BASE, "ir", "eager", "ops", "drawing", "verify*"),
     "cli": (
-        *(*BASE, *PHASES, "compiler", "driver", "explain", "emit", "ops", "drawing"),
+        *(*BASE, *PHASES, "compiler", "driver", "explain", "artifact", "ops", "drawing", "visits", "showing"),
         *("verify*", "benchmark", "prover*", "__init__"),
     ),
-    "__init__": (*BASE, "compiler", "driver", "explain", "emit", "nn", "ops", "verify*", "prover*"),
+    "__init__": (*BASE, "compiler", "driver", "explain", "artifact", "showing", "nn", "ops", "verify*", "prover*"),
     "__main__": ("cli",),
 }
 
@@ -83,7 +87,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "jinja2": ("codegen/render.py",),
     "islpy": ("passes/*.py",),
     "sympy": ("passes/*.py",),
-    "numpy": ("passes/*.py", *TORCH),
+    "numpy": ("passes/*.py", "visits.py", "kept.py", "pictures/*.py", *TORCH),
     "torch": TORCH,
     "triton": TORCH,
     "hypothesis": ("drawing.py", "verify*.py"),
