@@ -283,7 +283,8 @@ def test_table() -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == "causal: B 1, H 2, Hk 2, D 8, Dv 8, fp32 on cpu, back end torch"
     assert f"torch {torch.__version__}" in lines[1]
-    assert f"{torch.get_num_threads()} threads; medians of 1 round" in lines[1]
+    threads = torch.get_num_threads()
+    assert f"{threads} thread{'s' * (threads > 1)}; medians of 1 round" in lines[1]
     assert [line.split()[:2] for line in lines[4:8]] == [
         [name, which] for which in ("forward", "backward") for name in ("attnc", "sdpa")
     ]

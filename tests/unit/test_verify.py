@@ -253,8 +253,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Tensor], Tens
     """Make the torch back end compute something else."""
     run_torch = torch_backend.run_torch
 
-    def run(plan: Any, call: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        out, aux = run_torch(plan, call)
+    def run(plan: Any, call: Any, *tables: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        out, aux = run_torch(plan, call, *tables)
         return change(call, out), aux
 
     patch_torch(monkeypatch, run)
@@ -284,8 +284,8 @@ def test_failure_is_shrunk_to_a_program_that_shows_it(monkeypatch: pytest.Monkey
 def test_wrong_statistics_and_crashes_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     run_torch = torch_backend.run_torch
 
-    def wrong(plan: Any, call: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        out, aux = run_torch(plan, call)
+    def wrong(plan: Any, call: Any, *tables: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        out, aux = run_torch(plan, call, *tables)
         return out, {name: tensor + 0.5 for name, tensor in aux.items()}
 
     text = "attention a { mask j <= i; normalizer softmax; aux lse }"
@@ -321,8 +321,8 @@ def test_gradients_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run_torch = torch_backend.run_torch
 
-    def wrong(plan: Any, call: Any) -> Any:
-        return run_torch(plan, replace(call, tensors={"t": Halved.apply(call.tensors["t"])}))
+    def wrong(plan: Any, call: Any, *tables: Any) -> Any:
+        return run_torch(plan, replace(call, tensors={"t": Halved.apply(call.tensors["t"])}), *tables)
 
     patch_torch(monkeypatch, wrong)
     failure = verify(target(text), examples=20).failure
