@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attnc.artifact import Artifact, emit
     from attnc.ops import Op, compile  # noqa: A004  # the public name; re.compile reads the same
     from attnc.prover import Proof, prove
+    from attnc.showing import Picture, show
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Diagnostic",
     "InternalError",
     "Op",
+    "Picture",
     "Proof",
     "SpecError",
     "__version__",
@@ -36,9 +38,12 @@ __all__ = [
     "emit",
     "nn",
     "prove",
+    "show",
 ]
 
 _LAZY = {
+    "Picture": "attnc.showing",
+    "show": "attnc.showing",
     "Artifact": "attnc.artifact",
     "emit": "attnc.artifact",
     "Op": "attnc.ops",

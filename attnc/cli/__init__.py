@@ -21,7 +21,7 @@ from attnc import __version__
 from attnc.cli.output import error, show_diagnostics, warning
 from attnc.diagnostics import AttncError, AttncWarning, Diagnostic, InternalError, SpecError
 
-VERBS = ("check", "fmt", "compile", "run", "verify", "prove", "bench", "explain", "list", "cache", "completion")
+VERBS = ("check", "fmt", "compile", "run", "verify", "prove", "bench", "explain", "show", "list", "cache", "completion")
 #: Exit codes.
 WRONG_INPUT = 1
 INTERNAL = 3

@@ -1,0 +1,1 @@
+"""Pictures of masks, drawn from the tiles that a plan visits."""
