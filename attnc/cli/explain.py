@@ -23,8 +23,8 @@ ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 @click.command("explain", short_help="Say what a plan does for given sizes, and why.")
 @spec_argument
-@click.option("--n", type=click.IntRange(0), required=True, metavar="N", help="Queries.")
-@click.option("--m", type=click.IntRange(0), metavar="M", help="Keys; as many as queries when not given.")
+@click.option("-n", "--n", type=click.IntRange(0), required=True, metavar="N", help="Queries.")
+@click.option("-m", "--m", type=click.IntRange(0), metavar="M", help="Keys; as many as queries when not given.")
 @target_option
 @attention_option
 @param_option
