@@ -53,22 +53,24 @@ function span(edges, n) {
 function tiles(row, column, r, c) {
   const total = data.row_tiles[r] * data.column_tiles[c], live = data.live[r][c], full = data.full[r][c];
   let text = data.what[0] + " " + span(data.rows, r) + ", " + data.what[1] + " " + span(data.columns, c) + "\\n";
-  if (total == 1) text += live == 0 ? "skipped" : full ? "full" : "partial";
-  else text += live + " of " + total + " tiles visited, " + full + " of them full";
   const sure = data.sure ? data.sure[r][c] : live;
-  if (live > sure) text += ", " + (live - sure) + " depending on data";
+  if (total == 1) text += live == 0 ? "skipped" : sure == 0 ? "depends on data" : full ? "full" : "partial";
+  else {
+    text += live + " of " + total + " tiles visited, " + full + " of them full";
+    if (live > sure) text += ", " + (live - sure) + " depending on data";
+  }
   if (!data.codes) return text;
   const y = Math.floor(row - data.rows[0]), x = Math.floor(column - data.columns[0]);
   const code = data.of_pairs ? data.codes[y].charCodeAt(x) - 40 : data.codes[r].charCodeAt(c) - 40;
   if (data.of_pairs) text += "\\npair " + data.row_tokens[y] + ", " + data.column_tokens[x];
   if (data.of_pairs && code < 0) text += ": kept";
-  return code < 0 ? text : text + "\\nremoved by " + data.reasons[code];
+  return code < 0 ? text : text + "\\nremoved: " + data.reasons[code];
 }
 function oneQuery(plot, r, c) {
   const what = plot.kinds[r][c], names = data.what;
   return (plot.label ? plot.label + ", " : "") + names[0] + " " + span(data.rows, r) + ", " + names[1] + " " +
     span(data.columns, c) + "\\n" + (what == "2" ? "seen" : what == "1" ? "visited, masked out" : "skipped") +
-    (plot.codes && plot.codes[r].charCodeAt(c) >= 40 ? "\\nremoved by " + data.reasons[plot.codes[r].charCodeAt(c) - 40]
+    (plot.codes && plot.codes[r].charCodeAt(c) >= 40 ? "\\nremoved: " + data.reasons[plot.codes[r].charCodeAt(c) - 40]
       : "");
 }
 svg.addEventListener("pointermove", e => {

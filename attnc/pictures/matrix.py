@@ -15,7 +15,7 @@ from attnc.ir.plan import KernelPlan
 from attnc.kept import Counter, Kept, counter_of, keeps, kept
 from attnc.passes.tile_tables import NotCountableError, coordinates
 from attnc.pictures.bounds import bounded, tensors_of
-from attnc.pictures.raster import raster
+from attnc.pictures.raster import raster, sampling
 from attnc.pictures.reasons import Reasons, pair_reasons, tile_reasons
 from attnc.visits import AxisMap, Ints, TileMap, UnknownVisitsError, tile_map
 
@@ -99,6 +99,8 @@ def draw_matrix(
         _side("--rows", tiles, 0, names["N"], rows, max_cells[0]),
         _side("--keys", tiles, 1, names["M"], keys, max_cells[1]),
     )
+    every = sampling(tiles, sides[0].tiles)
+    notes += (f"One query tile of {every} was looked at.",) if every > 1 else ()
     full, live = raster(tiles, sides[0].tiles, sides[1].tiles)
     sure = live
     if inner is not None:

@@ -9,6 +9,8 @@ from attnc.visits import AxisMap, Ints, Runs, TileMap
 
 #: Most (query tile, key tile) pairs of a window whose tiles are products of several axes.
 MAX_PRODUCTS = 1 << 26
+#: Query tiles of a window that are all looked at.
+MAX_UNITS = 1 << 17
 _CHUNK = 1 << 20
 
 
@@ -18,19 +20,29 @@ def raster(tiles: TileMap, rows: Ints, keys: Ints) -> tuple[Ints, Ints]:
     Raises UnknownVisitsError, and CallError for a window with too many tiles of several axes.
     """
     if len(tiles.axes) == 1:
-        full, live = _single(tiles.axes[0], rows, keys)
+        full, live = _single(tiles.axes[0], rows, keys, sampling(tiles, rows))
     else:
         full, live = _product(tiles, rows, keys)
     return (full if tiles.has_full else np.zeros_like(full)), live
 
 
-def _single(axis: AxisMap, rows: Ints, keys: Ints) -> tuple[Ints, Ints]:
+def sampling(tiles: TileMap, rows: Ints) -> int:
+    """Of so many query tiles of a window one is looked at, and stands for the others."""
+    return max(1, -(-int(rows[-1] - rows[0]) // MAX_UNITS)) if len(tiles.axes) == 1 else 1
+
+
+def _single(axis: AxisMap, rows: Ints, keys: Ints, every: int = 1) -> tuple[Ints, Ints]:
     counts = {kind: np.zeros((len(rows) - 1, len(keys) - 1), np.int64) for kind in ("full", "partial")}
-    for units in axis.chunks(int(rows[0]), int(rows[-1])):
+    for units in axis.chunks(int(rows[0]), int(rows[-1]), every):
         for runs in axis.runs(units):
             cell = np.searchsorted(rows, runs.unit, side="right") - 1
             _add(counts[runs.kind], cell, runs, keys)
-    return counts["full"], counts["full"] + counts["partial"]
+    full, live = counts["full"], counts["full"] + counts["partial"]
+    if every == 1:
+        return full, live
+    looked = np.maximum(np.diff(-(-(rows - rows[0]) // every)), 1)[:, None]
+    tiles = np.diff(rows)[:, None]
+    return full * tiles // looked, -(-live * tiles // looked)
 
 
 def _add(counts: Ints, cell: Ints, runs: Runs, keys: Ints) -> None:

@@ -136,6 +136,15 @@ def test_a_million_tokens_make_small_files(spec: str) -> None:
     assert len(picture.text()) < 10_000
 
 
+def test_a_thousand_million_tokens_are_a_sample_that_says_so() -> None:
+    matrix = _matrix(show("std:causal", 1_000_000_000))
+    assert "One query tile of 60 was looked at." in matrix.notes
+    assert (matrix.live <= matrix.total).all()
+    assert matrix.live.sum() == pytest.approx(matrix.total.sum() / 2, rel=1e-2)
+    exact = _matrix(show("std:causal", 10_000_000))
+    assert exact.live.sum() == exact.counts.full + exact.counts.partial
+
+
 def test_the_worst_pattern_makes_a_file_below_a_megabyte() -> None:
     picture = show(**_text("(i - j) % 2 == 0 or j == 0 and i // 64 % 2 == 0"), n=512)
     assert len(picture.svg()) < 1_000_000
