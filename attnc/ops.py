@@ -212,10 +212,14 @@ class Op:
         Of 16-bit inputs on the target, with the head dimensions of the last call (before any: 64).
         """
         from attnc.explain import explain
+        from attnc.visits import is_aligned
 
+        keys = n if m is None else m
         planned = self._executor.planned
-        options = PlanOptions(planned.head_dim, planned.value_dim, 2, self._tile)
-        return explain(self._executor.plan(options), n, n if m is None else m, target)
+        options = PlanOptions(
+            planned.head_dim, planned.value_dim, 2, self._tile, aligned=is_aligned(self.module, n, keys)
+        )
+        return explain(self._executor.plan(options), n, keys, target)
 
 
 def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor]) -> Op:

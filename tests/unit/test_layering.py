@@ -46,7 +46,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "signature": (*BASE, "ir", "calls"),
     "folding": (*BASE, "ir", "signature"),
     "torch_op": (*BASE, "ir", "codegen", "calls", "executor", "signature", "folding"),
-    "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain"),
+    "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain", "visits"),
     "integrations": (*BASE, "ir", "eager", "ops"),  # other libraries: each module one
     "drawing": (*BASE, "ir", "eager"),
     "nn": (*BASE, "ir", "calls", "drawing", "ops"),

@@ -413,3 +413,9 @@ def test_a_report_says_what_it_cannot_know() -> None:
 
 def test_repr_names_the_attention_and_the_back_end() -> None:
     assert repr(attnc.compile("std:causal", backend="torch")) == "<attnc op causal, backend torch>"
+
+
+def test_the_report_is_of_the_tiles_that_a_prefill_call_has() -> None:
+    op = attnc.compile("std:dilated_window", params={"size": 9, "dilation": 2}, backend="torch")
+    assert "residue classes" in str(op.explain(64))
+    assert "residue classes" not in str(op.explain(64, 65))
