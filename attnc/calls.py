@@ -132,6 +132,8 @@ def _check_plain(name: str, tensor: Any) -> None:
         refuse(f"{name}: expected a tensor, got {type(tensor).__name__}")
     if tensor.layout != torch.strided or tensor.is_nested:
         refuse(f"{name}: expected a strided tensor, got {'nested' if tensor.is_nested else tensor.layout}")
+    if tensor.is_quantized:
+        refuse(f"{name}: expected a floating dtype, got {_dtype(tensor)}; dequantize it")
 
 
 def _check_head_dims(sizes: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from attnc.ir.serialize import MalformedError, dumps, loads
 from attnc.source import SourceFile
 
 Scalars = Mapping[str, bool | int | float]
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Raised when what an entry of the cache holds changes its form.
 _FORMAT = "module 1"
 
@@ -69,6 +71,8 @@ def compile_spec(
     key_mask: str | None = None,
 ) -> Compiled:
     """As `compile_module`, with the program; from the cache when the same was compiled before."""
+    if spec is not None and not isinstance(spec, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CallError(f'spec: expected a path or "std:NAME", got {type(spec).__name__}')
     if spec is None and source is None:
         raise CallError('give a spec: a path, "std:NAME", or source="..."')
     text = load_spec("<source>" if spec is None else spec, source)
@@ -104,12 +108,24 @@ def _compile(program: Program, key: str) -> Compiled:
     loader = TextLoader(program.imported) if program.imported else FileLoader()
     module = bind(select(check(program.source, loader), program.attention), program.params)
     if program.key_mask is not None:
-        try:
-            module = with_key_mask(module, program.key_mask)
-        except ValueError as error:
-            raise CallError(f"key_mask: {error}") from None
+        module = _masked(module, program.key_mask)
     whole = Program(program.source, program.attention, program.params, program.key_mask, loader.imported())
     return Compiled(whole, module, key)
+
+
+def _masked(module: AttentionModule, name: str) -> AttentionModule:
+    """The module with a clause on the keys, whose tensor has a name that a spec could give it."""
+    from attnc.frontend.names import reserved_as
+
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CallError(f"key_mask: expected a name such as `keep`, got {name!r}")
+    taken = reserved_as(name)
+    if taken is not None:
+        raise CallError(f"key_mask: `{name}` is {taken}; choose another name")
+    try:
+        return with_key_mask(module, name)
+    except ValueError as error:
+        raise CallError(f"key_mask: {error}") from None
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------

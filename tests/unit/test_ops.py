@@ -419,3 +419,24 @@ def test_the_report_is_of_the_tiles_that_a_prefill_call_has() -> None:
     op = attnc.compile("std:dilated_window", params={"size": 9, "dilation": 2}, backend="torch")
     assert "residue classes" in str(op.explain(64))
     assert "residue classes" not in str(op.explain(64, 65))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("1x", "a name such as"), ("", "a name such as"), ("scale", "a value"), ("q_offset", "a keyword"), (3, "a name")],
+)
+def test_a_key_mask_has_a_name_that_a_tensor_can_have(name: Any, words: str) -> None:
+    with pytest.raises(attnc.CallError, match=f"key_mask: .*{words}"):
+        attnc.compile("std:causal", key_mask=name)
+
+
+def test_a_spec_is_a_name() -> None:
+    with pytest.raises(attnc.CallError, match=r"spec: expected a path or .*, got int"):
+        attnc.compile(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_quantized_tensors_are_refused() -> None:
+    q = torch.randn(1, 1, 4, 8)
+    with pytest.raises(attnc.CallError, match="q: expected a floating dtype, got qint8"):
+        attnc.compile("std:causal")(torch.quantize_per_tensor(q, 0.1, 0, torch.qint8), q, q)
