@@ -21,8 +21,7 @@ from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.diagnostics import warn_user
-from attnc.ir.dependence import has_tile_maps
-from attnc.ir.expr import Const
+from attnc.ir.dependence import has_tile_maps, is_aligned
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
@@ -61,14 +60,12 @@ class Executor:
     _made: dict[tuple[PlanOptions, int], tuple[AxisTable, ...]] = field(
         default_factory=dict[tuple[PlanOptions, int], "tuple[AxisTable, ...]"]
     )
-    _follows_tokens: bool = False
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
 
     def __post_init__(self) -> None:
-        self._follows_tokens = has_tile_maps(self.module)
-        self.planned = replace(self.planned, tile=self.tile, aligned=self._follows_tokens)
+        self.planned = replace(self.planned, tile=self.tile, aligned=has_tile_maps(self.module))
         self.emitted = (self.planned, Variant())
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -126,7 +123,7 @@ class Executor:
 
     def _options(self, call: CallInputs, backend: str) -> PlanOptions:
         tile = self.tile or _DEFAULT_TILES.get(backend)
-        aligned = self._follows_tokens and _is_aligned(self.module, call)
+        aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
         return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned)
 
     # -- tiles that are boxes ----------------------------------------------------------------------------------------
@@ -259,19 +256,10 @@ def _variant(call: CallInputs) -> Variant:
     )
 
 
-def _is_aligned(module: AttentionModule, call: CallInputs) -> bool:
-    """Whether row r of queries and of keys is position r, and all of them are on the grid when there is one."""
+def _starts_at_zero(call: CallInputs) -> bool:
+    """Whether row r of queries and of keys is position r."""
     starts = (call.q_offset, call.k_offset)
-    if call.cu_q is not None or not all(isinstance(start, int) and start == 0 for start in starts):
-        return False
-    if call.q.shape[2] != call.k.shape[2]:
-        return False
-    grid = module.grid_q
-    if grid is None:
-        return True
-    return all(isinstance(e, Const) for e in grid.extents) and call.q.shape[2] == prod(
-        int(e.value) for e in grid.extents if isinstance(e, Const)
-    )
+    return call.cu_q is None and all(isinstance(start, int) and start == 0 for start in starts)
 
 
 def _needs_wide(call: CallInputs) -> bool:

@@ -212,7 +212,7 @@ class Op:
         Of 16-bit inputs on the target, with the head dimensions of the last call (before any: 64).
         """
         from attnc.explain import explain
-        from attnc.visits import is_aligned
+        from attnc.ir.dependence import is_aligned
 
         keys = n if m is None else m
         planned = self._executor.planned

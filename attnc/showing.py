@@ -12,6 +12,7 @@ from typing import Any, Literal
 from attnc.diagnostics import CallError
 from attnc.driver import check, load_spec, select
 from attnc.explain import bind_all, defaults
+from attnc.ir.dependence import is_aligned
 from attnc.ir.expr import Expr, Size
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
@@ -26,7 +27,7 @@ from attnc.pictures.png import sheet_png
 from attnc.pictures.svg import Sheet, sheet_svg
 from attnc.pictures.text import MAX_CELLS as TEXT_CELLS
 from attnc.pictures.text import matrix_text, neighbourhood_text
-from attnc.visits import is_aligned, sizes_of
+from attnc.visits import sizes_of
 
 Window = tuple[int, int]
 View = Literal["auto", "tiles", "grid"]

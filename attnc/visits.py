@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import CallError
-from attnc.ir.dependence import has_tile_maps
-from attnc.ir.expr import Const, Expr, Lookup
-from attnc.ir.module import AttentionModule
+from attnc.ir.expr import Expr, Lookup
 from attnc.ir.plan import Part, TileAxis, Visit
 from attnc.ir.traverse import walk
 from attnc.passes.tile_tables import AxisTable, NotCountableError, axis_extent, axis_table, steps, values_of
@@ -193,14 +191,3 @@ def _axis(axis: TileAxis, names: Mapping[str, int]) -> AxisMap:
     lengths = steps(axis, axis_extent(axis, names))
     table = None if axis.visits else axis_table(axis, names)
     return AxisMap(axis.rows, axis.keys, lengths, lengths, axis.visits, names, 0, table, axis.relation)
-
-
-def is_aligned(module: AttentionModule, n: int, m: int) -> bool:
-    """Whether a call at offset 0 of these sizes has tiles that follow its tokens, all of them on the grid if any."""
-    if n != m or not has_tile_maps(module):
-        return False
-    grid = module.grid_q
-    if grid is None:
-        return True
-    numbers = [int(e.value) for e in grid.extents if isinstance(e, Const)]
-    return len(numbers) == len(grid.extents) and n == prod(numbers)

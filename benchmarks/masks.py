@@ -73,7 +73,7 @@ def tokens_of(module: AttentionModule, tokens: int | None) -> int:
     if tokens is not None:
         return tokens
     assert module.grid_q is not None
-    return prod(int(extent.value) for extent in module.grid_q.extents)  # type: ignore[union-attr]
+    return prod(int(extent.value) for extent in module.grid_q.extents)
 
 
 def planned(module: AttentionModule, n: int) -> tuple[KernelPlan, tuple[AxisTable, ...]]:

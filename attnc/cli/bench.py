@@ -13,6 +13,7 @@ from attnc.cli.specs import (
     DTYPES,
     Scalar,
     attention_option,
+    dynamic_values,
     head_dim_option,
     json_option,
     param_option,
@@ -169,25 +170,10 @@ def _case(
         head_dim=options["head_dim"],
         value_dim=options["value_dim"] or options["head_dim"],
         q_offset=options["q_offset"],
-        dynamic=_dynamic(module, dict(params)),
+        dynamic=dynamic_values(module, dict(params)),
         ints=(0, max(4, min(size[1] // 4, 64))),
         seed=options["seed"],
     )
-
-
-def _dynamic(module: AttentionModule, given: dict[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
-    """Every dynamic parameter with its value. Raises CallError for one that has none."""
-    from attnc.ir.expr import Const
-
-    values: list[tuple[str, Scalar]] = []
-    for param in module.scalars:
-        if param.name in given:
-            values.append((param.name, given[param.name]))
-        elif isinstance(param.default, Const):
-            values.append((param.name, param.default.value))
-        else:
-            raise CallError(f"`{module.name}` needs a value for `{param.name}`: --param {param.name}=...")
-    return tuple(values)
 
 
 # -- the report ------------------------------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ def command(
     over the keys, and why. Of a call at offset 0; --param takes static and dynamic parameters.
     """
     from attnc.explain import bind_all, explain
+    from attnc.ir.dependence import is_aligned
     from attnc.passes.pipeline import PlanOptions, make_plan
-    from attnc.visits import is_aligned
 
     module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
     m = n if m is None else m

@@ -14,6 +14,7 @@ from attnc.cli.specs import (
     Scalar,
     attention_option,
     dtype_option,
+    dynamic_values,
     param_option,
     read_spec,
     seed_option,
@@ -153,25 +154,10 @@ def _case(
         keys=keys,
         head_dim=head_dim,
         value_dim=value_dim or head_dim,
-        dynamic=_dynamic(module, dynamic),
+        dynamic=dynamic_values(module, dynamic),
         ints=(0, max(4, min(keys // 4, 64))),
         seed=seed,
     )
-
-
-def _dynamic(module: AttentionModule, given: dict[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
-    """Every dynamic parameter with its value. Raises CallError for one that has none."""
-    from attnc.ir.expr import Const
-
-    values: list[tuple[str, Scalar]] = []
-    for param in module.scalars:
-        if param.name in given:
-            values.append((param.name, given[param.name]))
-        elif isinstance(param.default, Const):
-            values.append((param.name, param.default.value))
-        else:
-            raise CallError(f"`{module.name}` needs a value for `{param.name}`: --param {param.name}=...")
-    return tuple(values)
 
 
 def _refuse_too_large(case: Case) -> None:

@@ -151,3 +151,18 @@ value_dim_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random data.")
 json_option = click.option("as_json", "--json", is_flag=True, help="Print JSON.")
+
+
+def dynamic_values(module: AttentionModule, given: dict[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """Every dynamic parameter with its value. Raises CallError for one that has none."""
+    from attnc.ir.expr import Const
+
+    values: list[tuple[str, Scalar]] = []
+    for param in module.scalars:
+        if param.name in given:
+            values.append((param.name, given[param.name]))
+        elif isinstance(param.default, Const):
+            values.append((param.name, param.default.value))
+        else:
+            raise CallError(f"`{module.name}` needs a value for `{param.name}`: --param {param.name}=...")
+    return tuple(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import assert_never
 
 from attnc.ir.expr import (
@@ -99,3 +100,13 @@ def has_tile_maps(module: AttentionModule) -> bool:
     """Whether tiles other than closed ranges of positions may suit the mask: it reads a grid, or is not affine."""
     nodes = tuple(walk(module.mask))
     return any(isinstance(x, GridCoord | Exists) or (isinstance(x, Call) and x.fn in _NOT_AFFINE) for x in nodes)
+
+
+def is_aligned(module: AttentionModule, n: int, m: int) -> bool:
+    """Whether a call of these sizes at offset 0 has tiles that follow its tokens, all of them on the grid if any."""
+    if n != m or not has_tile_maps(module):
+        return False
+    if module.grid_q is None:
+        return True
+    extents = [int(extent.value) for extent in module.grid_q.extents if isinstance(extent, Const)]
+    return len(extents) == len(module.grid_q.extents) and n == prod(extents)

@@ -38,7 +38,7 @@ MAX_FAILURES = 3
 
 _I, _J = Index("i"), Index("j")
 _OF_ROW = frozenset("i")
-_EXTENT = {"b": "B", "h": "H", "hk": "Hk"}
+_EXTENT: dict[str, Size] = {"b": Size("B"), "h": Size("H"), "hk": Size("Hk")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class _Question:
     def _frame(self, dims: tuple[Expr, ...], domain: Expr) -> Frame:
         conditions = (self._cond, self._assumed, self._atoms.abstract(domain), *self._known)
         found = dict.fromkeys(leaf for cond in conditions for leaf in _leaves(cond) if leaf not in dims)
-        extents = [Size(_EXTENT[leaf.name]) for leaf in found if isinstance(leaf, Index)]  # type: ignore[arg-type]
+        extents = [_EXTENT[leaf.name] for leaf in found if isinstance(leaf, Index)]
         return Frame(self._context, tuple(dict.fromkeys((*found, *extents))), dims)
 
 
@@ -328,4 +328,4 @@ def _sizes(leaves: Iterable[Expr]) -> Iterable[Expr]:
             yield compare("ge", leaf, int_const(0 if leaf.name in ("N", "M") else 1))
         elif isinstance(leaf, Index):
             yield compare("ge", leaf, int_const(0))
-            yield compare("lt", leaf, Size(_EXTENT[leaf.name]))  # type: ignore[arg-type]
+            yield compare("lt", leaf, _EXTENT[leaf.name])

@@ -52,11 +52,20 @@ class World:
             case _:
                 return None
 
+    def first_position(self, dim: Expr) -> int:
+        """The position that row 0 of a dimension stands for."""
+        match dim:
+            case Size(name="N"):
+                return self.sizes["q_offset"]
+            case Size(name="M"):
+                return self.sizes["k_offset"]
+            case _:
+                return 0
+
     def stored_row(self, tensor: str, axis: int, position: int) -> int:
         """The row that a position reads, within the tensor."""
         dim = self.tensors[tensor].dims[axis]
-        start = {Size("N"): "q_offset", Size("M"): "k_offset"}.get(dim)  # type: ignore[arg-type]
-        row = position - (self.sizes[start] if start else 0)
+        row = position - self.first_position(dim)
         return min(max(row, 0), self.tables[tensor].shape[axis] - 1)
 
     def shape(self, tensor: TensorParam) -> tuple[int, ...]:
@@ -155,8 +164,8 @@ def row_of(world: World, i: int) -> Boxes:
 def _boxes(world: World, rows: Table) -> Boxes:
     keys = world.sizes["k_offset"] + np.arange(world.sizes["M"])
     leaves: dict[Expr, Span] = {Index("i"): Span.of(rows), Index("j"): Span.of(keys[None, :] if rows.ndim else keys)}
-    for name in ("B", "H", "Hk", "N", "M", "D", "Dv"):
-        leaves[Size(name)] = Span.of(world.sizes[name])  # type: ignore[arg-type]
+    sizes = (Size("B"), Size("H"), Size("Hk"), Size("N"), Size("M"), Size("D"), Size("Dv"))
+    leaves.update({size: Span.of(world.sizes[size.name]) for size in sizes})
     for name in ("b", "h", "hk"):
         leaves[Index(name)] = Span.of(world.sizes[name])
     for name in ("q_offset", "k_offset"):
@@ -175,7 +184,6 @@ def _elements(world: World, node: Lookup, indices: tuple[Span, ...]) -> Span | N
     rows: list[Any] = []
     for axis, index in enumerate(indices):
         dim = world.tensors[node.tensor].dims[axis]
-        start = {Size("N"): "q_offset", Size("M"): "k_offset"}.get(dim)  # type: ignore[arg-type]
-        row = index.low.astype(np.int64) - (world.sizes[start] if start else 0)
+        row = index.low.astype(np.int64) - world.first_position(dim)
         rows.append(np.clip(row, 0, table.shape[axis] - 1))
     return Span.of(table[tuple(np.broadcast_arrays(*rows))])

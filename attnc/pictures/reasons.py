@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnc.ir.expr import Expr, GridCoord, Var
-from attnc.ir.module import AttentionModule
+from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.plan import KernelPlan
 from attnc.ir.printer import print_expr
 from attnc.ir.traverse import count_nodes, substitute
@@ -61,9 +61,11 @@ def clause_text(module: AttentionModule, clause: Expr) -> str:
         text = " ".join(clause.span.text.split()) or "the mask"
         return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} ..."
     named: dict[Expr, Expr] = {}
-    for side, grid, index in (("q", module.grid_q, "i"), ("k", module.grid_k, "j")):
+    sides: tuple[tuple[Literal["q", "k"], Grid | None, str], ...]
+    sides = (("q", module.grid_q, "i"), ("k", module.grid_k, "j"))
+    for side, grid, index in sides:
         for axis, name in enumerate(grid.names if grid else ()):
-            named[GridCoord(side, axis)] = Var(f"{index}.{name}")  # type: ignore[arg-type]
+            named[GridCoord(side, axis)] = Var(f"{index}.{name}")
     return print_expr(substitute(clause, named))
 
 

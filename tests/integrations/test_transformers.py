@@ -153,7 +153,7 @@ def test_model_that_builds_no_mask() -> None:
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     model = hf().ViTModel(hf().ViTConfig(**sizes, image_size=32, patch_size=8)).eval()
     images = torch.randn(2, 3, 32, 32)
-    found, expected = (run(model, key, images) for key in (register("std:full"), "sdpa"))  # type: ignore[arg-type]
+    found, expected = (run(model, key, images) for key in (register("std:full"), "sdpa"))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from tests.oracles.dense import Mechanism, Problem
 
 def _row(p: Problem, name: str, b: int, position: int) -> int:
     """tensor[b] at an absolute position."""
-    return p.tensors[name][b, position - p.j[b][0]].item()  # type: ignore[return-value]
+    return p.tensors[name][b, position - p.j[b][0]].item()
 
 
 def _keys(p: Problem) -> int:

@@ -248,8 +248,8 @@ def test_separated_parts_make_the_mask(parts: list[Term], here: Numbers) -> None
     leaves |= {Param("p", INT): Span.of(here.p), Param("w", INT): Span.of(here.w)}
     leaves |= {Lookup("len", (Index("b"),), INT): Span.of(here.length)}
     for side, index in (("q", "i"), ("k", "j")):
-        leaves[GridCoord(side, 0)] = Span.of(world[index] // GRID["x"])  # type: ignore[arg-type]
-        leaves[GridCoord(side, 1)] = Span.of(world[index] % GRID["x"])  # type: ignore[arg-type]
+        leaves[GridCoord(side, 0)] = Span.of(world[index] // GRID["x"])
+        leaves[GridCoord(side, 1)] = Span.of(world[index] % GRID["x"])
     for piece in pieces:
         total = total & Boxes(leaves).truth(piece).must
     assert np.array_equal(total, keep(whole, world))

@@ -69,7 +69,7 @@ def length(module: AttentionModule, free: int) -> int:
     """The number of tokens: the grid's, or `free`."""
     if module.grid_q is None:
         return free
-    return int(np.prod([extent.value for extent in module.grid_q.extents]))  # type: ignore[union-attr]
+    return int(np.prod([extent.value for extent in module.grid_q.extents]))
 
 
 def dense(module: AttentionModule, n: int) -> NDArray[np.bool_]:

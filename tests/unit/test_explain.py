@@ -16,10 +16,10 @@ import attnc
 from attnc.cli import main
 from attnc.diagnostics import CallError
 from attnc.explain import bind_all, explain
+from attnc.ir.dependence import is_aligned
 from attnc.ir.expr import Const
 from attnc.ir.plan import KernelPlan, Part, PlanOptions, Tile
 from attnc.passes.pipeline import make_plan
-from attnc.visits import is_aligned
 from tests.oracles.modules import module_of, standard
 
 Keep = Callable[[Any, Any], Any]

@@ -303,7 +303,7 @@ def test_negative_shapes_are_refused() -> None:
 
 def test_wrong_tensors_are_refused() -> None:
     with pytest.raises(CallError, match="seg: expected a tensor, got list"):
-        Attention("std:document", tensors={"seg": [1]})  # type: ignore[dict-item]
+        Attention("std:document", tensors={"seg": [1]})
     with pytest.raises(
         CallError, match=r"seg: expected int32 or int64 with the dimensions \[B, M\], got float32 \[4\]"
     ):

@@ -72,7 +72,7 @@ def op() -> Op:
 
 
 def qkv(n: int = N, m: int = M, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.randn(B, heads, length, 8, dtype=dtype) for heads, length in ((2, n), (1, m), (1, m)))  # type: ignore[return-value]
+    return tuple(torch.randn(B, heads, length, 8, dtype=dtype) for heads, length in ((2, n), (1, m), (1, m)))
 
 
 def test_right_arguments_are_accepted(op: Op) -> None:
@@ -432,7 +432,7 @@ def test_a_key_mask_has_a_name_that_a_tensor_can_have(name: Any, words: str) -> 
 
 def test_a_spec_is_a_name() -> None:
     with pytest.raises(attnc.CallError, match=r"spec: expected a path or .*, got int"):
-        attnc.compile(3)  # type: ignore[arg-type]
+        attnc.compile(3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

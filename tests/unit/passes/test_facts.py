@@ -169,7 +169,7 @@ def test_a_table_of_tiles_is_one_evaluation() -> None:
     tiles = np.arange(320)
     first, last = 64 * tiles, 64 * tiles + 63
     low, high = first // 1000, last // 1000
-    query, key = (Lookup("seg", (Index("b"), Index(name)), INT) for name in "ij")  # type: ignore[arg-type]
+    query, key = (Lookup("seg", (Index("b"), Index(name)), INT) for name in "ij")
     leaves: dict[Expr, Span] = {
         Index("i"): Span.of(first[:, None], last[:, None]),
         Index("j"): Span.of(first, last),
