@@ -147,6 +147,22 @@ def test_back_ends_compute_boxes(backend: Any, spec: str, params: dict[str, Any]
     torch.testing.assert_close(aux.lse.double(), statistics.lse, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize(("height", "width", "block"), [(7, 8, 3), (6, 6, 3)])
+def test_back_ends_compute_blocks_that_are_no_power_of_two(backend: Any, height: int, width: int, block: int) -> None:
+    mask = f"i.y // {block} == j.y // {block} and i.x // {block} == j.x // {block}"
+    text = f"attention a {{ grid (y: {height}, x: {width})\nmask {mask} }}"
+    op = attnc.compile(source=text, backend=backend, tile=(16, 16))
+    generator = torch.Generator().manual_seed(block)
+    q, k, v = (torch.randn(1, 1, height * width, 16, generator=generator) for _ in range(3))
+    out = op(q, k, v)
+    assert [axis.block for axis in op.plan.parts[0].axes] == [block, block]
+    torch.testing.assert_close(out.double(), op.reference(q, k, v), rtol=1e-5, atol=2e-6)
+    if backend == "interpret":  # programs run in order there: a row that two of them write would not be seen
+        assert f"(y0 < {block}) & (y1 < {block})" in op.source
+        assert f"(ky0 < {block}) & (ky1 < {block})" in op.source
+
+
 def test_calls_that_do_not_follow_the_grid_use_ranges() -> None:
     op = attnc.compile("std:dilated_window", params={"size": 9, "dilation": 2}, backend="torch", tile=(16, 16))
     q, k = torch.randn(1, 1, 20, 8), torch.randn(1, 1, 30, 8)
