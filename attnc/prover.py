@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from attnc.diagnostics import CallError
 from attnc.ir.build import add, compare, conj
-from attnc.ir.expr import TRUE, Call, Expr, Index, Param, Size, int_const
+from attnc.ir.expr import TRUE, Call, Const, Expr, Index, Param, Size, int_const
 from attnc.ir.module import Grid, ScalarParam
 from attnc.ir.printer import print_expr
+from attnc.ir.ranges import conditions
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT
 from attnc.passes.claims import Claims, Contradiction
@@ -106,7 +107,9 @@ class _Proving:
         standing = _standing(self._grids, mentioned(own))
         self._covers = bool(self._grids) and "M" not in mentioned(own) and "k_offset" not in mentioned(own)
         ranges = [cond for scalar in statement.scalars.values() for cond in _range(scalar)]
-        self._assumptions = _all([*standing, *own, *ranges])
+        ranges += [cond for cond in statement.known if cond not in ranges]
+        self._assumptions = _all([*standing, *own, *filter(_is_linear, ranges)])
+        self._allowed = _all([*standing, *own, *ranges])
         self._texts = tuple(map(print_expr, (*standing, *own, *ranges)))
         if self._grids:
             self._texts += ("positions lie on the grid",)
@@ -192,9 +195,7 @@ class _Proving:
             node.name for expr in (*divisors, *extents) for node in walk(expr) if isinstance(node, Param)
         )
         seeds = constants(*violations, self._assumptions)
-        return Inputs(
-            self._statement.scalars, tensors, grids if self._covers else (), self._assumptions, positive, seeds
-        )
+        return Inputs(self._statement.scalars, tensors, grids if self._covers else (), self._allowed, positive, seeds)
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -256,14 +257,20 @@ def _standing(grids: tuple[tuple[Grid, Grid], ...], said: frozenset[str]) -> lis
 
 def _range(scalar: ScalarParam) -> Iterable[Expr]:
     """The declared range of an int parameter."""
-    bounds = scalar.range
-    if bounds is None or scalar.type != INT:
-        return
-    leaf = Param(scalar.name, INT)
-    if bounds.low is not None:
-        yield compare("gt" if bounds.low_open else "ge", leaf, int_const(int(bounds.low)))
-    if bounds.high is not None:
-        yield compare("lt" if bounds.high_open else "le", leaf, int_const(int(bounds.high)))
+    if scalar.type == INT:
+        yield from conditions(Param(scalar.name, INT), scalar.range)
+
+
+def _is_linear(cond: Expr) -> bool:
+    """Whether integer sets take a condition as it is. Others only rule out counterexamples: proofs do without them."""
+    return not any(
+        isinstance(node, Call) and (node.fn in ("floordiv", "mod", "pow", "bitand", "bit_length") or _is_product(node))
+        for node in walk(cond)
+    )
+
+
+def _is_product(node: Call) -> bool:
+    return node.fn == "mul" and not any(isinstance(arg, Const) for arg in node.args)
 
 
 def _deed(text: str, mask: Expr, world: World, found: Found, claim: str) -> str:

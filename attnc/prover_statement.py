@@ -8,7 +8,7 @@ unless `defaults` stands among them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attnc.diagnostics import CallError, SpecError
@@ -16,8 +16,10 @@ from attnc.driver import check, load_spec, select
 from attnc.frontend.bind import bind
 from attnc.frontend.errors import parameters as errors
 from attnc.ir.dims import dims_text
-from attnc.ir.expr import Const, Expr, Index, Param, Size, Value
+from attnc.ir.expr import TRUE, Const, Expr, Index, Param, Size, Value
+from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
+from attnc.ir.ranges import conditions, read_by, resolved
 from attnc.ir.traverse import transform, walk
 from attnc.ir.types import INT
 from attnc.source import SourceFile
@@ -36,12 +38,16 @@ _STAND_IN = "{}_"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A claim about masks. `texts` are the masks as written, `modules` what they mean."""
+    """A claim about masks. `texts` are the masks as written, `modules` what they mean.
+
+    `known` is what ranges say that read other parameters.
+    """
 
     text: str
     claim: str
     texts: tuple[str, ...]
     modules: tuple[AttentionModule, ...]
+    known: tuple[Expr, ...] = ()
 
     @property
     def scalars(self) -> dict[str, ScalarParam]:
@@ -72,8 +78,9 @@ def parse_statement(text: str, declare: str = "", file: str | None = None) -> St
     if len(masks) != CLAIMS[found[1]] or not all(masks):
         wanted = "one mask" if CLAIMS[found[1]] == 1 else "two masks"
         raise CallError(f"`{found[1]}` is about {wanted}, given {sum(map(bool, masks))}\nwrite one of {known}")
-    modules = tuple(_module(mask, declare, file) for mask in masks)
-    statement = Statement(" ".join(text.split()), found[1], tuple(masks), modules)
+    read = [_module(mask, declare, file) for mask in masks]
+    modules, known = tuple(module for module, _ in read), tuple(cond for _, conds in read for cond in conds)
+    statement = Statement(" ".join(text.split()), found[1], tuple(masks), modules, tuple(dict.fromkeys(known)))
     _check_alike(statement)
     return statement
 
@@ -105,12 +112,16 @@ def split(text: str) -> list[str]:
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _module(text: str, declare: str, file: str | None) -> AttentionModule:
+#: A mask and what is known of its parameters.
+_Mask = tuple[AttentionModule, tuple[Expr, ...]]
+
+
+def _module(text: str, declare: str, file: str | None) -> _Mask:
     if text[0] in "\"'" and text[-1] == text[0] and len(text) > 1:
         return _module(text[1:-1].strip() or "true", declare, file)
     found = _SPEC.fullmatch(text)
     if found is None:
-        return _written(text, declare, file)
+        return _written(text, declare, file), ()
     module = select(check(load_spec(found["spec"])), found["name"])
     return _given(module, _arguments(module, found["args"] or "()", text))
 
@@ -154,7 +165,7 @@ def _number(text: str) -> bool | int | float | None:
     return float(text) if re.fullmatch(r"-?\d+\.\d+(e[+-]?\d{1,3})?|-?\d+e[+-]?\d{1,3}", text) else None
 
 
-def _given(module: AttentionModule, values: Mapping[str, bool | int | float]) -> AttentionModule:
+def _given(module: AttentionModule, values: Mapping[str, bool | int | float]) -> _Mask:
     """The module with some parameters in numbers; the others stay."""
     names = tuple(scalar.name for scalar in module.scalars)
     unknown = tuple(errors.unknown_parameter(name, module.name, names, None) for name in values if name not in names)
@@ -162,7 +173,21 @@ def _given(module: AttentionModule, values: Mapping[str, bool | int | float]) ->
         raise SpecError(unknown)
     chosen = tuple(replace(scalar, dynamic=False) for scalar in module.scalars if scalar.name in values)
     rest = tuple(replace(scalar, dynamic=True) for scalar in module.scalars if scalar.name not in values)
-    return bind(replace(module, scalars=(*chosen, *rest)), values)
+    bound = bind(replace(module, scalars=(*chosen, *rest)), values)
+    return bound, tuple(_between(bound.scalars, chosen, values))
+
+
+def _between(
+    rest: tuple[ScalarParam, ...], chosen: tuple[ScalarParam, ...], values: Mapping[str, bool | int | float]
+) -> Iterator[Expr]:
+    """What ranges say about several parameters, of which some are in numbers."""
+    known = {scalar.name: Const(values[scalar.name], scalar.type) for scalar in chosen}
+    named: list[tuple[Expr, ScalarParam]] = [(known[scalar.name], scalar) for scalar in chosen]
+    named += [(Param(scalar.name, scalar.type), scalar) for scalar in rest]
+    for value, scalar in named:
+        bounds = None if scalar.range is None else resolved(scalar.range, known)
+        if scalar.type == INT and read_by(bounds):
+            yield from (cond for cond in map(fold, conditions(value, bounds)) if cond != TRUE)
 
 
 # -- names in common -------------------------------------------------------------------------------------------------
@@ -170,7 +195,7 @@ def _given(module: AttentionModule, values: Mapping[str, bool | int | float]) ->
 
 def _narrowed(a: ScalarParam, b: ScalarParam) -> ScalarParam:
     """A parameter of both masks lies in both ranges."""
-    if a.range is None or b.range is None:
+    if a.range is None or b.range is None or a.range == b.range:
         return a if b.range is None else b
     lows = [(r.low, r.low_open) for r in (a.range, b.range) if r.low is not None]
     highs = [(r.high, not r.high_open) for r in (a.range, b.range) if r.high is not None]

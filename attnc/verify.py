@@ -320,7 +320,9 @@ def verify(target: Target, *, examples: int = 50, seed: int = 0, progress: Calla
 
     state = _Search(target, progress)
     _check_given(state)
-    strategy = cases(state.module, lambda static: state.op(static).module, tuple(target.params), LIMITS[target.backend])
+    strategy = cases(
+        state.module, lambda static: state.op(static).module, tuple(target.params.items()), LIMITS[target.backend]
+    )
     found = search(strategy, state.fails, examples=examples, seed=seed)
     if state.ran == 0 and state.last_error is not None:
         raise state.last_error

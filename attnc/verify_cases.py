@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from random import Random
@@ -20,7 +20,9 @@ from attnc.ir.dependence import PAIR, axes
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Call, Const, Param
 from attnc.ir.module import AttentionModule, Range, ScalarParam
+from attnc.ir.ranges import in_range, read_by, resolved
 from attnc.ir.traverse import walk
+from attnc.ir.types import BOOL, INT, REAL
 
 #: Sizes where tiles begin, end, or do not fit.
 SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 257, 1000)
@@ -111,19 +113,40 @@ def _settings(examples: int) -> settings:
 # -- parameters ------------------------------------------------------------------------------------------------------
 
 
-def scalar_values(param: ScalarParam, *, extent: bool = False) -> st.SearchStrategy[Scalar]:
-    """Values of a scalar parameter: of its range, else small; `extent`: it counts the points of a grid's axis."""
+def scalar_values(
+    param: ScalarParam, known: Mapping[str, Scalar] | None = None, *, extent: bool = False
+) -> st.SearchStrategy[Scalar]:
+    """Values of a scalar parameter: of its range, else small; `extent`: it counts the points of a grid's axis.
+
+    `known` are the parameters before it, which its range may read.
+    """
+    bounds = _resolved(param, known or {})
     default = param.default.value if isinstance(param.default, Const) else None
-    usual = [] if default is None else [st.just(default)]
+    usual: list[st.SearchStrategy[Scalar]] = []
+    if default is not None and (bounds is None or in_range(default, bounds)):
+        usual.append(st.just(default))
     if param.type.kind == "bool":
         return st.booleans()
     if param.type.kind == "real":
-        if usual and param.range is None:
+        if usual and bounds is None:
             return usual[0]
-        return st.one_of(*usual, _reals(param.range))
+        return st.one_of(*usual, _reals(bounds))
     if extent:
         return st.one_of(*usual, st.integers(1, 5))
-    return st.one_of(*usual, _integers(param.range))
+    return st.one_of(*usual, _integers(bounds))
+
+
+def _resolved(param: ScalarParam, known: Mapping[str, Scalar]) -> Range | None:
+    """The range in numbers. One that holds nothing is left as it is: the value that is drawn will be refused."""
+    if param.range is None or not read_by(param.range):
+        return param.range
+    kinds = {bool: BOOL, int: INT, float: REAL}
+    try:
+        bounds = resolved(param.range, {name: Const(value, kinds[type(value)]) for name, value in known.items()})
+    except SpecError:
+        return param.range
+    empty = bounds.low is not None and bounds.high is not None and bounds.low > bounds.high
+    return param.range if empty else bounds
 
 
 def _integers(bounds: Range | None) -> st.SearchStrategy[int]:
@@ -186,18 +209,21 @@ class _Rest:
     seed: int
 
 
-def cases(module: AttentionModule, bind: Bind, fixed: Sequence[str], limits: Limits) -> st.SearchStrategy[Case]:
-    """Calls of an attention, simple ones first; static parameters named in `fixed` are given already."""
+def cases(module: AttentionModule, bind: Bind, fixed: Static, limits: Limits) -> st.SearchStrategy[Case]:
+    """Calls of an attention, simple ones first; static parameters in `fixed` are given already."""
     extents = _extent_names(module)
     if _multiplies_vectors(module):
         limits = replace(limits, pairs=limits.pairs // 32)
-    scalars = {p.name: scalar_values(p, extent=p.name in extents) for p in module.scalars if p.name not in fixed}
+    given = dict(fixed)
+    scalars = [param for param in module.scalars if param.name not in given]
     dynamic = [p.name for p in module.scalars if p.dynamic]
     shapes, rest = _shapes(module, limits), _rest(limits)
 
     @st.composite
     def case(draw: st.DrawFn) -> Case:
-        values = {name: draw(strategy) for name, strategy in scalars.items()}
+        values = dict[str, Scalar]()
+        for param in scalars:
+            values[param.name] = draw(scalar_values(param, {**given, **values}, extent=param.name in extents))
         static = tuple((name, value) for name, value in values.items() if name not in dynamic)
         try:
             bound = bind(static)

@@ -30,10 +30,11 @@ def bind(module: AttentionModule, params: Mapping[str, object]) -> AttentionModu
     values = dict[str, Const]()
     for scalar in statics.values():
         value = _value(module, scalar, params)
-        if isinstance(value, Const):
+        wrong = _out_of_range(scalar, value, params, values) if isinstance(value, Const) else value
+        if wrong is None and isinstance(value, Const):
             values[scalar.name] = value
         else:
-            found.append(value)
+            found += () if wrong is None else (wrong,)
     _raise(found)
     bound = _substituted(module, values)
     _raise(_constant_errors(bound))
@@ -68,9 +69,28 @@ def _value(module: AttentionModule, scalar: ScalarParam, params: Mapping[str, ob
     if value is None:
         wanted = {"int": "an int of 64 bits", "real": "a finite number", "bool": "a bool"}[scalar.type.kind]
         return errors.wrong_parameter(scalar.name, wanted, repr(given), scalar.span)
-    if scalar.range is not None and not in_range(value, scalar.range):
-        return errors.parameter_out_of_range(scalar.name, repr(given), range_text(scalar.range), scalar.span)
     return Const(value, scalar.type, scalar.span)
+
+
+def _out_of_range(
+    scalar: ScalarParam, value: Const, params: Mapping[str, object], known: Mapping[str, Const]
+) -> Diagnostic | None:
+    """What is wrong with a value for its range. Bounds over parameters without a value say nothing."""
+    if scalar.range is None:
+        return None
+    bounds, text = resolved(scalar.range, known), range_text(scalar.range)
+    for bound in (bounds.low_of, bounds.high_of):
+        if bound is not None and not read_by(bounds):
+            what = f"a bound of the range of `{scalar.name}`"
+            return errors.bad_constant(what, "a number", f"`{print_expr(bound)}`", bound.span)
+    if in_range(value.value, bounds):
+        return None
+    reads = sorted(read_by(scalar.range) & known.keys(), key=list(known).index)
+    if reads:
+        text += f" = {range_text(bounds)}"
+    sizes = ", ".join(f"{name} = {known[name].value}" for name in reads)
+    given = repr(params[scalar.name]) if scalar.name in params else f"{value.value} by default"
+    return errors.parameter_out_of_range(scalar.name, given, text, scalar.span, sizes)
 
 
 def _as_kind(given: object, scalar: ScalarParam) -> Scalar | None:
@@ -102,7 +122,7 @@ def _substituted(module: AttentionModule, values: Mapping[str, Const]) -> Attent
 
     return replace(
         module,
-        scalars=tuple(scalar for scalar in module.scalars if scalar.dynamic),
+        scalars=tuple(_dynamic(scalar, values) for scalar in module.scalars if scalar.dynamic),
         tensors=tuple(replace(tensor, dims=tuple(map(done, tensor.dims))) for tensor in module.tensors),
         grid_q=_grid(module.grid_q, done),
         grid_k=_grid(module.grid_k, done),
@@ -113,6 +133,12 @@ def _substituted(module: AttentionModule, values: Mapping[str, Const]) -> Attent
         output=done(module.output),
         aux=_bindings(module.aux, done),
     )
+
+
+def _dynamic(scalar: ScalarParam, values: Mapping[str, Const]) -> ScalarParam:
+    if scalar.range is None or not read_by(scalar.range):
+        return scalar
+    return replace(scalar, range=resolved(scalar.range, values))
 
 
 class _Substitution:

@@ -98,6 +98,13 @@ V_MAP = _place("the map of v", "i h q k o s n_keys", "d", "it is applied once to
 OUTPUT = _place("the output map", "j q k v s", "d", "it is applied once to every finished row `o`")
 SIZE = _place("a size", _EVERYTHING, "", "sizes are known before any position", ("def",))
 CONSTANT = _place("a constant", _EVERYTHING + " B H Hk N M D Dv", "", "it is known when the file is read", ("def",))
+BOUND = _place(
+    "a bound of a range",
+    _EVERYTHING + " B H Hk N M D Dv",
+    "",
+    "it is made of literals and earlier static parameters",
+    ("def",),
+)
 #: Where a definition is checked on its own, before its use says what it may read.
 ANYWHERE = _place("a definition", "", "jid")
 

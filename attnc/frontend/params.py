@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from attnc.diagnostics import SpecError
 from attnc.frontend import ast
 from attnc.frontend.environment import (
     CONSTANT,
@@ -24,10 +22,10 @@ from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import support
 from attnc.frontend.errors import types as errors
 from attnc.frontend.names import FOREIGN_TYPES, TYPES, is_predefined, reserved_as
+from attnc.frontend.ranges import check_default, check_range, constant, no_range
 from attnc.frontend.resolve import Scope
 from attnc.frontend.typing_rules import convert
-from attnc.ir.expr import Const, Expr, Param, Ref, Size
-from attnc.ir.fold import fold
+from attnc.ir.expr import Expr, Param, Ref, Size
 from attnc.ir.module import Range, ScalarParam, TensorParam
 from attnc.ir.types import BOOL, INT, REAL, ScalarType, VectorType
 
@@ -55,10 +53,10 @@ def check_header(el: Elaborator, scope: Scope, params: Sequence[ast.Param], *, a
     _check_names(el, scope, params)
     for param in params:  # all scalars first: dimensions may mention later ones
         if not is_tensor_or_vector(param):
-            header.names[param.name.text] = _scalar(el, scope, header, param, attention=attention)
+            header.names[param.name.text] = _scalar(el, scope, header, param, params, attention=attention)
     for param in params:
         if is_tensor_or_vector(param):
-            header.names[param.name.text] = _tensor(el, scope, header, param, attention=attention)
+            header.names[param.name.text] = _tensor(el, scope, header, param, params, attention=attention)
     for name in [name for name in header.names if reserved_as(name) is not None]:
         # Reported. Where it is read it means what it means in the language, if that can be read.
         header.names[name] = Broken()
@@ -87,7 +85,9 @@ def check_free(el: Elaborator, env: Env, word: ast.Word) -> None:
 # ---------------------------------------------------------------------------------------- scalars
 
 
-def _scalar(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, attention: bool) -> Meaning:
+def _scalar(
+    el: Elaborator, scope: Scope, header: Header, param: ast.Param, params: Sequence[ast.Param], *, attention: bool
+) -> Meaning:
     env = Env({}, scope, CONSTANT)
     if param.type is None:
         return _untyped(el, env, param, attention=attention)
@@ -103,10 +103,10 @@ def _scalar(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, a
         SCALARS[kind],
         "dynamic" in modifiers,
         _default(el, env, param, SCALARS[kind]),
-        _range(el, env, param, SCALARS[kind]) if attention else _no_range(el, env, param),
+        _scalar_range(el, env, header, param, params) if attention else no_range(el, env, param),
         param.name.span,
     )
-    _check_default(el, env, param, scalar)
+    check_default(el, env, param, scalar)
     header.scalars.append(scalar)
     if scalar.dynamic:
         el.dynamic.add(scalar.name)
@@ -146,90 +146,21 @@ def _default(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Ex
     return None if param.default is None else constant(el, env, param.default, kind, "a default")
 
 
-def constant(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType, what: str) -> Const | None:
-    """The literal that a constant expression amounts to."""
-    expr = el.typed(node, replace(env, place=CONSTANT), kind, what)
-    if expr is None:
-        return None
-    try:
-        folded = fold(expr)
-    except SpecError as error:
-        el.report(errors.arithmetic(error, node.span), env)
-        return None
-    if isinstance(folded, Const):
-        return folded
-    el.report(errors.not_constant(what, node.span), env)
-    return None
-
-
-# ----------------------------------------------------------------------------------------- ranges
-
-
-def _no_range(el: Elaborator, env: Env, param: ast.Param) -> None:
-    for range_ in param.ranges:
-        el.report(errors.range_not_here(param.name.text, range_.span), env)
-
-
-def _range(el: Elaborator, env: Env, param: ast.Param, kind: ScalarType) -> Range | None:
-    if not param.ranges:
-        return None
-    node = param.ranges[0]
-    if kind == BOOL or len(param.ranges) > 1:
-        why = "a bool has no range" if kind == BOOL else "one range is enough"
-        el.report(errors.bad_range(why, param.ranges[-1].span), env)
-        return None
-    low, high = (_bound(el, env, bound, kind) for bound in (node.low, node.high))
-    if low is None or high is None:
-        return None
-    empty = low > high or (low == high and (node.low_open or node.high_open))
-    if empty:
-        el.report(errors.bad_range("no value lies in it", node.span), env)
-        return None
-    return Range(_finite(low), _finite(high), node.low_open, node.high_open)
-
-
-def _finite(bound: float) -> float | None:
-    return None if math.isinf(bound) else bound
-
-
-def _bound(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType) -> float | None:
-    match node:
-        case ast.Name(text="inf"):
-            return math.inf
-        case ast.Unary(op="-", operand=ast.Name(text="inf")):
-            return -math.inf
-        case _:
-            found = constant(el, env, node, kind, "a bound of a range")
-            return None if found is None else found.value
-
-
-def in_range(value: float, range_: Range) -> bool:
-    """Whether a value lies in a range."""
-    above = range_.low is None or value > range_.low or (value == range_.low and not range_.low_open)
-    below = range_.high is None or value < range_.high or (value == range_.high and not range_.high_open)
-    return above and below
-
-
-def range_text(range_: Range) -> str:
-    """`[0, 32)`."""
-    low = "-inf" if range_.low is None else f"{range_.low:g}"
-    high = "inf" if range_.high is None else f"{range_.high:g}"
-    opener = "(" if range_.low_open or range_.low is None else "["
-    return f"{opener}{low}, {high}{')' if range_.high_open or range_.high is None else ']'}"
-
-
-def _check_default(el: Elaborator, env: Env, param: ast.Param, scalar: ScalarParam) -> None:
-    if param.default is None or scalar.range is None or not isinstance(scalar.default, Const):
-        return
-    if not in_range(scalar.default.value, scalar.range):
-        text = range_text(scalar.range)
-        el.report(errors.out_of_range(f"the default of `{scalar.name}`", text, param.default.span), env)
+def _scalar_range(
+    el: Elaborator, env: Env, header: Header, param: ast.Param, params: Sequence[ast.Param]
+) -> Range | None:
+    """The range of a scalar of an attention; of a static one its bounds may read earlier static ones."""
+    assert param.type is not None
+    earlier = None if any(word.text == "dynamic" for word in param.modifiers) else header.names
+    return check_range(el, env, param, SCALARS[param.type.name.text], params, earlier)
 
 
 # ---------------------------------------------------------------------------------------- tensors
 
 
-def _tensor(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, attention: bool) -> Meaning:
+def _tensor(
+    el: Elaborator, scope: Scope, header: Header, param: ast.Param, params: Sequence[ast.Param], *, attention: bool
+) -> Meaning:
     assert param.type is not None
     env = Env(header.names, scope, SIZE)
     kind = SCALARS.get(param.type.name.text)
@@ -244,7 +175,7 @@ def _tensor(el: Elaborator, scope: Scope, header: Header, param: ast.Param, *, a
         el.report(errors.tensor_default(param.name.text, param.default.span), env)
     if kind is None or dims is None:
         return Broken()
-    range_ = _range(el, env, param, kind) if attention else _no_range(el, env, param)
+    range_ = check_range(el, env, param, kind, params) if attention else no_range(el, env, param)
     tensor = TensorParam(
         param.name.text, kind, dims, learned="learned" in modifiers, range=range_, span=param.name.span
     )

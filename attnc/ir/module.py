@@ -15,12 +15,18 @@ from attnc.source import NOWHERE, Span
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Allowed values: low to high; None is unbounded; `high_open` excludes `high` itself (likewise low)."""
+    """Allowed values: low to high; None is unbounded; `high_open` excludes `high` itself (likewise low).
+
+    `low_of` and `high_of` are bounds over earlier static parameters, beside None for the number. Binding makes them
+    numbers.
+    """
 
     low: float | int | None
     high: float | int | None
     low_open: bool = False
     high_open: bool = True
+    low_of: Expr | None = None
+    high_of: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ def print_module(module: AttentionModule) -> str:
 def _range(bounds: Range | None) -> str:
     if bounds is None:
         return ""
-    low = "-inf" if bounds.low is None else str(bounds.low)
-    high = "inf" if bounds.high is None else str(bounds.high)
+    low = print_expr(bounds.low_of) if bounds.low_of else "-inf" if bounds.low is None else str(bounds.low)
+    high = print_expr(bounds.high_of) if bounds.high_of else "inf" if bounds.high is None else str(bounds.high)
     return f" in {'(' if bounds.low_open else '['}{low}, {high}{')' if bounds.high_open else ']'}"
 
 

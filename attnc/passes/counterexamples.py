@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from attnc.diagnostics import SpecError
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Const, Expr, Index, Lookup, Param, Size, Value
 from attnc.ir.module import Grid, Range, ScalarParam, TensorParam
+from attnc.ir.ranges import in_range, read_by, resolved
 from attnc.ir.traverse import count_nodes, walk
 from attnc.ir.types import BOOL, INT
 from attnc.passes.claims import Contradiction
@@ -207,10 +209,7 @@ _INSIDE = (("b", "B"), ("h", "H"), ("hk", "Hk"))
 
 
 def _in_range(value: Number, bounds: Range | None) -> bool:
-    if bounds is None or isinstance(value, bool):
-        return True
-    low = bounds.low is None or value > bounds.low or (value == bounds.low and not bounds.low_open)
-    return low and (bounds.high is None or value < bounds.high or (value == bounds.high and not bounds.high_open))
+    return bounds is None or isinstance(value, bool) or in_range(value, bounds)
 
 
 def _draw_params(rng: random.Random, inputs: Inputs, world: World, base: Mapping[Expr, int]) -> None:
@@ -222,9 +221,20 @@ def _draw_params(rng: random.Random, inputs: Inputs, world: World, base: Mapping
             world.params[name] = base[leaf]
         elif param.type == INT:
             low = 1 if name in inputs.positive else -2
-            world.params[name] = _int(rng, param.range, low, inputs.seeds)
+            world.params[name] = _int(rng, _bounds(param, inputs, world), low, inputs.seeds)
         else:
-            world.params[name] = _real(rng, param.range)
+            world.params[name] = _real(rng, _bounds(param, inputs, world))
+
+
+def _bounds(param: ScalarParam, inputs: Inputs, world: World) -> Range | None:
+    """The range of a parameter, in the parameters that have been drawn: those that its bounds read stand before it."""
+    if not read_by(param.range) or param.range is None:
+        return param.range
+    known = {name: Const(value, inputs.scalars[name].type) for name, value in world.params.items()}
+    try:
+        return resolved(param.range, known)
+    except SpecError:
+        return param.range
 
 
 def _int(rng: random.Random, bounds: Range | None, low: int, seeds: tuple[int, ...]) -> int:

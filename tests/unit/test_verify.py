@@ -203,6 +203,21 @@ def attention_of(text: str) -> AttentionModule:
     return Target("test.attn", "torch", text).load()
 
 
+RANGES = "attention a(n: int in [1, 9], w: int in [n, 2*n] = 4, c: real in (0, w) = 0.5) { mask i - j < w; score c }"
+
+
+@given(st.data())
+def test_drawn_parameters_lie_in_ranges_over_earlier_ones(data: st.DataObject) -> None:
+    module = attention_of(RANGES)
+    fixed = data.draw(st.sampled_from(((), (("n", 3),))))
+    case = data.draw(
+        cases(module, lambda static: bind(module, {**dict(fixed), **dict(static)}), fixed, LIMITS["torch"])
+    )
+    values = {**dict(fixed), **dict(case.static)}
+    assert values["n"] <= values["w"] <= 2 * values["n"]
+    assert 0 < values["c"] < values["w"]
+
+
 @given(st.data())
 def test_drawn_cases_are_calls_that_the_op_takes(data: st.DataObject) -> None:
     module = attention_of(LOOKUPS)

@@ -31,10 +31,10 @@ def wrong_parameter(name: str, wanted: str, found: str, span: Span) -> Diagnosti
     return Diagnostic("E503", title, Label(span, "declared here"))
 
 
-def parameter_out_of_range(name: str, value: str, range_: str, span: Span) -> Diagnostic:
-    """E504: a value outside of the declared range."""
+def parameter_out_of_range(name: str, value: str, range_: str, span: Span, sizes: str = "") -> Diagnostic:
+    """E504: a value outside of the declared range. `sizes` are the parameters that its bounds read."""
     title = f"parameter `{name}` is {clip(value)}, outside {range_}"
-    return Diagnostic("E504", title, Label(span, "declared here"))
+    return Diagnostic("E504", title, Label(span, "declared here"), note=f"here {sizes}" if sizes else None)
 
 
 def bad_constant(what: str, wanted: str, value: str, span: Span) -> Diagnostic:

@@ -63,7 +63,7 @@ TYPES = st.one_of(
         "]",
     ),
 )
-RANGES = st.sampled_from(("", " in [0, 32)", " in (-inf , 0]"))
+RANGES = st.sampled_from(("", " in [0, 32)", " in (-inf , 0]", " in [1, n]", " in [a - 1,min( n,2*n ) )"))
 MODIFIERS = st.sampled_from(("", " learned", " dynamic", " static"))
 PARAMS = st.tuples(NAMES, TYPES, MODIFIERS, RANGES, st.sampled_from(("", " = 3", "=-1.5"))).map(
     lambda t: f"{t[0]}:{t[1]}{t[2]}{t[3]}{t[4]}"

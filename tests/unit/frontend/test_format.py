@@ -50,6 +50,10 @@ CASES = {
     "signs": ("bias x = - i*-2 - -3", "bias x = -i * -2 - -3\n"),
     "dimensions": ("bias x(t:real[H,2 * L-1] learned)=t[h,2*i]", "bias x(t: real[H, 2*L - 1] learned) = t[h, 2 * i]\n"),
     "named arguments": ("bias x = f(a=1,b : 2)", "bias x = f(a: 1, b: 2)\n"),
+    "ranges over parameters": (
+        "attention a(w:int in[1 , inf),s:int in [1,2 *w-1 ] =1){}",
+        "attention a(w: int in [1, inf), s: int in [1, 2 * w - 1] = 1) {}\n",
+    ),
     "ranges": ("attention a(x:int in[0 , 32)){}", "attention a(x: int in [0, 32)) {}\n"),
     "reductions": (
         "normalizer n{w=sum [j]( s )/sum[j  by(j//2)](s)}",
