@@ -10,10 +10,11 @@ from operator import index
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.errors import parameters as errors
-from attnc.frontend.params import in_range, range_text
 from attnc.ir.expr import Call, Const, Exists, Expr, Param, Var
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam
+from attnc.ir.printer import print_expr
+from attnc.ir.ranges import in_range, range_text, read_by, resolved
 from attnc.ir.traverse import children, map_children
 from attnc.ir.types import BOOL, INT
 
