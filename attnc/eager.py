@@ -23,11 +23,28 @@ import torch
 from torch import Tensor
 
 from attnc.diagnostics import CallError, InternalError
+from attnc.functions import bit_length, concat, dot, elu, in_grid, normalize, rope, softplus, to_int
 from attnc.ir.builtins import BUILTINS
-from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.expr import (
+    Call,
+    Const,
+    Exists,
+    Expr,
+    GridCoord,
+    Index,
+    Lift,
+    Lookup,
+    Param,
+    Reduce,
+    Ref,
+    Size,
+    Value,
+    Var,
+)
 from attnc.ir.module import Grid
 from attnc.ir.traverse import walk
 from attnc.ir.types import ScalarType, Type, VectorType
+from attnc.lifts import Side, lifted
 
 Function = Callable[..., Tensor]
 
@@ -89,6 +106,8 @@ def evaluate(expr: Expr, env: Env) -> Tensor:
             return reduce_features(expr, env) if expr.axis == "d" else env.reduce(expr, env)
         case Exists():
             return _exists(expr, env)
+        case Lift():
+            return _lift(expr, env)
         case _:
             assert_never(expr)
 
@@ -164,6 +183,14 @@ def _exists(node: Exists, env: Env) -> Tensor:
     for value in range(evaluate_int(node.low, env), evaluate_int(node.high, env)):
         found = found | evaluate(node.body, replace(env, vars={**env.vars, node.var: value}))
     return found
+
+
+def _lift(node: Lift, env: Env) -> Tensor:
+    rows, keys = evaluate_int(node.rows, env), evaluate_int(node.keys, env)
+    queries = Side(-2, rows, env.values["q_offset"], env.sizes["N"], env.indices["i"])
+    sides = queries, Side(-1, keys, env.values["k_offset"], env.sizes["M"], env.indices["j"])
+    everywhere = {**env.indices, "i": sides[0].positions(), "j": sides[1].positions()}
+    return lifted(node.op, evaluate(node.body, replace(env, indices=everywhere)), sides, env.dtype)
 
 
 def reduce_features(node: Reduce, env: Env) -> Tensor:
@@ -268,69 +295,6 @@ class _ZeroStaysZero(torch.autograd.Function):
             result = cast(Tensor, ctx.fn(*args))
         found = iter(torch.autograd.grad(result, [arg for arg in args if arg.requires_grad], grad))
         return None, *(torch.where(grad == 0, 0.0, next(found)) if flag else None for flag in wanted)
-
-
-# ------------------------------------------------------------------------------------- functions
-
-
-def to_int(x: Tensor) -> Tensor:
-    """A number rounded toward minus infinity."""
-    return torch.floor(x).to(torch.int64)
-
-
-def bit_length(x: Tensor) -> Tensor:
-    """Number of bits of abs(x)."""
-    rest, bits = x.abs(), torch.zeros_like(x)
-    for step in (32, 16, 8, 4, 2, 1):
-        high = rest >> step
-        bits = torch.where(high > 0, bits + step, bits)
-        rest = torch.where(high > 0, high, rest)
-    return bits + rest
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)); unlike torch's own it never becomes the identity for large x."""
-    return torch.logaddexp(x, torch.zeros_like(x))
-
-
-def elu(x: Tensor) -> Tensor:
-    """The identity above 0, exp(x) - 1 below."""
-    return torch.where(x > 0, x, torch.expm1(torch.clamp(x, max=0)))
-
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """Inner product over features; a query side meets a key side in one matrix product."""
-    return cast(Tensor, cast(Any, torch).einsum("...d,...d->...", x, y))
-
-
-def normalize(x: Tensor, eps: Tensor) -> Tensor:
-    """The vector x / max(norm, eps)."""
-    norm = cast(Tensor, cast(Any, torch.linalg).vector_norm(x, dim=-1, keepdim=True))
-    return x / norm.clamp(min=float(eps))
-
-
-def concat(*parts: Tensor) -> Tensor:
-    """The features of all parts in order."""
-    leading = cast(torch.Size, cast(Any, torch).broadcast_shapes(*(part.shape[:-1] for part in parts)))
-    return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], dim=-1)
-
-
-def rope(x: Tensor, position: Tensor, theta: Tensor, start: Tensor, dims: Tensor, interleaved: Tensor) -> Tensor:
-    """Features start .. start + dims - 1 rotated in pairs by position * theta^(-2n/dims)."""
-    first, width = int(start), int(dims)
-    pair = torch.arange(width // 2, dtype=torch.float64, device=x.device)
-    angle = position.double().unsqueeze(-1) * float(theta) ** (-2 * pair / width)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    part = x[..., first : first + width]
-    a, b = (part[..., 0::2], part[..., 1::2]) if interleaved else (part[..., : width // 2], part[..., width // 2 :])
-    turned = (a * cos - b * sin, a * sin + b * cos)
-    rotated = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
-    return concat(x[..., :first], rotated, x[..., first + width :])
-
-
-def in_grid(position: Tensor, start: Tensor, count: Tensor) -> Tensor:
-    """Whether a position is one of `count` from `start` on."""
-    return (position >= start) & (position < start + count)
 
 
 #: name -> meaning on aligned tensors of the right kind; one row for every builtin.

@@ -10,7 +10,7 @@ from operator import index
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.errors import parameters as errors
-from attnc.ir.expr import Call, Const, Exists, Expr, Param, Var
+from attnc.ir.expr import Call, Const, Exists, Expr, Lift, Param, Var
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam
 from attnc.ir.printer import print_expr
@@ -228,5 +228,10 @@ def _node_errors(node: Expr, lows: dict[str, int]) -> Iterator[Diagnostic]:
             if high - low > limits.EXISTS_VALUES:
                 wanted = f"at most {limits.EXISTS_VALUES} values"
                 yield errors.bad_constant("the range of `exists`", wanted, str(high - low), node.span)
+        case Lift(rows=rows, keys=keys):
+            for size in (rows, keys):
+                if isinstance(size, Const) and not 1 <= size.value <= limits.BLOCK:
+                    wanted = f"from 1 to {limits.BLOCK}"
+                    yield errors.bad_constant("a block size", wanted, str(size.value), size.span)
         case _:
             return

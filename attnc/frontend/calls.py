@@ -7,7 +7,8 @@ from dataclasses import replace
 from attnc.frontend import ast
 from attnc.frontend.environment import Broken, Elaborator, Env, Function, all_or_none
 from attnc.frontend.errors import types as errors
-from attnc.frontend.names import REDUCTIONS
+from attnc.frontend.lifts import check_lift
+from attnc.frontend.names import LIFTS, REDUCTIONS
 from attnc.frontend.reductions import check_reduction, is_reduction
 from attnc.frontend.typing_rules import apply_builtin, convert, is_static, to_real, type_text
 from attnc.frontend.unknown import report_unknown
@@ -47,6 +48,8 @@ def _named_call(el: Elaborator, env: Env, callee: ast.Name, node: ast.Apply) -> 
         return None
     if name in ("rope", "normalize"):
         return _call_with_options(el, env, name, node)
+    if name in LIFTS:
+        return check_lift(el, node, name, env)
     if name in CALLABLE:
         return _builtin(el, env, name, node)
     declared = el.library.find(env.scope, env.place.kinds, name)

@@ -14,7 +14,7 @@ from attnc.frontend.errors import support
 from attnc.frontend.errors import types as errors
 from attnc.frontend.lookups import check_lookup
 from attnc.frontend.members import check_attribute, check_membership, readable
-from attnc.frontend.names import INDICES, REDUCTIONS, SIZES, VALUES
+from attnc.frontend.names import INDICES, LIFTS, REDUCTIONS, SIZES, VALUES
 from attnc.frontend.params import check_free
 from attnc.frontend.reductions import check_reduction, is_reduction
 from attnc.frontend.typing_rules import apply_builtin, is_static
@@ -95,8 +95,8 @@ def _global(el: Elaborator, name: str, env: Env, span: Span) -> Expr | None:
         return _value(name, env, span) if readable(el, env, name, span) else None
     if name == "pi":
         return Const(math.pi, REAL, span)
-    if name in CALLABLE or name in REDUCTIONS:
-        wanted = f"`{name}[j](...)`" if name not in CALLABLE else f"`{name}(...)`"
+    if name in CALLABLE or name in LIFTS or name in REDUCTIONS:
+        wanted = f"`{name}(...)`" if name in CALLABLE or name in LIFTS else f"`{name}[j](...)`"
         el.report(name_errors.wrong_kind(name, ("function",), "a value", span, f"write {wanted}"), env)
         return None
     declared = el.library.find(env.scope, env.place.kinds, name)

@@ -15,6 +15,8 @@ IMPORTED_FILES = 64
 #: Findings after which a phase stops looking for more.
 DIAGNOSTICS = 50
 EXISTS_VALUES = 128
+#: Queries or keys of a block of a tile lift: positions are below 2^31.
+BLOCK = 2**31 - 1
 #: Combinations of the values of nested `exists`.
 EXISTS_COMBINATIONS = 4096
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from attnc.frontend.tokens import KEYWORDS
 from attnc.ir.builtins import CALLABLE
-from attnc.ir.expr import IndexName, ReduceOp, SizeName
+from attnc.ir.expr import IndexName, LiftOp, ReduceOp, SizeName
 
 INDICES: dict[str, IndexName] = {"b": "b", "h": "h", "hk": "hk", "i": "i", "j": "j"}
 SIZES: dict[str, SizeName] = {"B": "B", "H": "H", "Hk": "Hk", "N": "N", "M": "M", "D": "D", "Dv": "Dv"}
 #: Scalars and vectors that the language predefines.
 VALUES: tuple[str, ...] = ("q", "k", "v", "o", "s", "scale", "n_keys")
 REDUCTIONS: dict[str, ReduceOp] = {"max": "max", "min": "min", "sum": "sum", "mean": "mean", "count": "count"}
+#: A condition on pairs as one on blocks of pairs.
+LIFTS: dict[str, LiftOp] = {"any": "any", "all": "all", "density": "density"}
 CALL_KEYWORDS: tuple[str, ...] = ("q_offset", "k_offset", "cu_seqlens", "return_aux", "checks")
 TYPES: tuple[str, ...] = ("int", "real", "bool")
 #: Names of other languages for the three kinds of numbers.
@@ -21,7 +23,7 @@ FOREIGN_TYPES: dict[str, str] = {
 }
 
 _RESERVED: dict[str, str] = {
-    **dict.fromkeys(CALLABLE | REDUCTIONS.keys(), "a builtin"),
+    **dict.fromkeys(CALLABLE | REDUCTIONS.keys() | LIFTS.keys(), "a builtin"),
     **dict.fromkeys(KEYWORDS, "a word of the language"),
     **dict.fromkeys(CALL_KEYWORDS, "a keyword of the call"),
     **dict.fromkeys(TYPES, "a type"),

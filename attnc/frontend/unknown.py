@@ -6,16 +6,12 @@ from attnc.frontend.environment import CONSTANT, Elaborator, Env
 from attnc.frontend.errors import names as errors
 from attnc.frontend.errors import support
 from attnc.frontend.errors.wording import with_article
-from attnc.frontend.names import CALL_KEYWORDS, INDICES, REDUCTIONS, SIZES, VALUES
+from attnc.frontend.names import CALL_KEYWORDS, INDICES, LIFTS, REDUCTIONS, SIZES, VALUES
 from attnc.ir.builtins import CALLABLE
 from attnc.source import Span
 
-_ANY_BLOCK = "write the condition on block numbers `i // 64`, `j // 64` itself"
 #: Names of the language that are not built yet, and the nearest thing that works.
 _PLANNED: dict[str, tuple[str, str]] = {
-    "any": ("the tile lift `any`", _ANY_BLOCK),
-    "all": ("the tile lift `all`", _ANY_BLOCK),
-    "density": ("the tile lift `density`", _ANY_BLOCK),
     "dropout": ("dropout", "apply it to the values or the output in the model"),
     "top_k": ("selection by content", "choose the keys outside and pass their ids as an int tensor"),
     "own_block": ("selection by content", "the own block is `i // size == j // size`"),
@@ -68,7 +64,7 @@ def report_unknown(el: Elaborator, env: Env, name: str, span: Span) -> None:
         return
     meant = _SYNONYMS.get(name)
     help_ = None if meant is None else (f"write `{meant}`" if "`" not in meant else meant)
-    predefined = (*INDICES, *SIZES, *VALUES, *REDUCTIONS, *CALLABLE)
+    predefined = (*INDICES, *SIZES, *VALUES, *REDUCTIONS, *LIFTS, *CALLABLE)
     known = (*env.names, *el.library.known(env.scope, env.place.kinds), *predefined)
     near_only = known if len(name) > 1 else ()
     el.report(errors.unknown_name("name", name, span, near_only, help_), env)

@@ -14,6 +14,7 @@ from attnc.ir.expr import (
     Expr,
     GridCoord,
     Index,
+    Lift,
     Lookup,
     Param,
     Reduce,
@@ -63,7 +64,7 @@ def axes(expr: Expr, refs: Mapping[str, Axes] | None = None) -> Axes:
         case Reduce(axis=axis):
             inner = union(axes(child, refs) for child in children(expr))
             return inner - {axis}
-        case Call() | Lookup() | Exists():
+        case Call() | Lookup() | Exists() | Lift():
             return union(axes(child, refs) for child in children(expr))
         case _:
             assert_never(expr)
@@ -99,7 +100,7 @@ _NOT_AFFINE = ("mod", "floordiv", "min", "max", "abs", "where")
 def has_tile_maps(module: AttentionModule) -> bool:
     """Whether tiles other than closed ranges of positions may suit the mask: it reads a grid, or is not affine."""
     nodes = tuple(walk(module.mask))
-    return any(isinstance(x, GridCoord | Exists) or (isinstance(x, Call) and x.fn in _NOT_AFFINE) for x in nodes)
+    return any(isinstance(x, GridCoord | Exists | Lift) or (isinstance(x, Call) and x.fn in _NOT_AFFINE) for x in nodes)
 
 
 def is_aligned(module: AttentionModule, n: int, m: int) -> bool:

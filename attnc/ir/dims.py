@@ -12,7 +12,22 @@ from typing import assert_never
 
 from attnc.ir.arithmetic import int_value
 from attnc.ir.builtins import BUILTINS
-from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.expr import (
+    Call,
+    Const,
+    Exists,
+    Expr,
+    GridCoord,
+    Index,
+    Lift,
+    Lookup,
+    Param,
+    Reduce,
+    Ref,
+    Size,
+    Value,
+    Var,
+)
 
 #: Products of unknowns, each in order, and their coefficients; without zeros.
 Polynomial = tuple[tuple[tuple[str, ...], int], ...]
@@ -45,7 +60,7 @@ class _Canonical:
                 return (((name,), 1),)
             case Call(fn=fn, args=args):
                 return self._call(fn, tuple(self.of(arg) for arg in args))
-            case Lookup() | Reduce() | Exists() | GridCoord():
+            case Lookup() | Reduce() | Exists() | Lift() | GridCoord():
                 return self._unknown(f"{id(dim)}", ())
             case _:
                 assert_never(dim)

@@ -16,6 +16,7 @@ from attnc.source import NOWHERE, Span
 IndexName = Literal["b", "h", "hk", "i", "j", "r", "c"]
 SizeName = Literal["B", "H", "Hk", "N", "M", "D", "Dv"]
 ReduceOp = Literal["max", "min", "sum", "mean", "count"]
+LiftOp = Literal["any", "all", "density"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,26 @@ class Exists:
         return BOOL
 
 
-Expr = Const | Index | Size | GridCoord | Param | Value | Var | Ref | Lookup | Call | Reduce | Exists
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """A condition on the block of a pair, `rows` queries by `keys` keys, blocks counted from position 0.
+
+    The i and j of `body` range over the pairs of the block that exist: positions q_offset .. q_offset + N - 1 and
+    k_offset .. k_offset + M - 1. "any" and "all" of them are conditions, "density" is the part of them that is kept.
+    """
+
+    op: LiftOp
+    body: Expr
+    rows: Expr
+    keys: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    @property
+    def type(self) -> ScalarType:
+        return REAL if self.op == "density" else BOOL
+
+
+Expr = Const | Index | Size | GridCoord | Param | Value | Var | Ref | Lookup | Call | Reduce | Exists | Lift
 
 TRUE = Const(True, BOOL)
 FALSE = Const(False, BOOL)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from attnc.diagnostics import Diagnostic, Label, SpecError
 from attnc.ir.arithmetic import condition, int_value, real_value
-from attnc.ir.expr import FALSE, Call, Const, Exists, Expr
+from attnc.ir.expr import FALSE, Call, Const, Exists, Expr, Lift, real_const
 from attnc.ir.traverse import map_children
 from attnc.ir.types import BOOL, INT, ScalarType
 from attnc.source import Span
@@ -53,6 +53,8 @@ class _Folder:
                 return FALSE
             case Exists(body=Const(value=False)):
                 return FALSE
+            case Lift(op=op, body=Const(value=value)):  # a block has the pair for which it is asked
+                return real_const(value, expr.span) if op == "density" else Const(bool(value), BOOL, expr.span)
             case _:
                 return rebuilt
 

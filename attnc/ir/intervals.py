@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.expr import (
+    Call,
+    Const,
+    Exists,
+    Expr,
+    GridCoord,
+    Index,
+    Lift,
+    Lookup,
+    Param,
+    Reduce,
+    Ref,
+    Size,
+    Value,
+    Var,
+)
 
 #: Positions that the narrow kernels handle; a call beyond uses kernels whose integers have 64 bits throughout.
 MAX_POSITION = 2**30 - 1
@@ -52,7 +67,7 @@ def interval(expr: Expr, lookups: Mapping[str, Interval] | None = None) -> Inter
             return (lookups or {}).get(tensor, _ANY_32)
         case Call(fn=fn, args=args):
             return _call(fn, tuple(interval(arg, lookups) for arg in args)).clip()
-        case Reduce() | Exists():
+        case Reduce() | Exists() | Lift():
             return _ANY_64
 
 

@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import assert_never
 
 from attnc.ir.builtins import BUILTINS
-from attnc.ir.expr import Call, Const, Exists, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value, Var
+from attnc.ir.expr import (
+    Call,
+    Const,
+    Exists,
+    Expr,
+    GridCoord,
+    Index,
+    Lift,
+    Lookup,
+    Param,
+    Reduce,
+    Ref,
+    Size,
+    Value,
+    Var,
+)
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
 from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece, TileAxis
 from attnc.ir.types import VectorType
@@ -38,6 +53,8 @@ def _print(expr: Expr) -> tuple[str, int]:
             return f"{op}[{axis}{by}]({print_expr(body)})", _ATOM
         case Exists(var=var, low=low, high=high, body=body):
             return f"exists {var} in {print_expr(low)}..{print_expr(high)}: {print_expr(body)}", -1
+        case Lift(op=op, body=body, rows=rows, keys=keys):
+            return f"{op}({', '.join(map(print_expr, (body, rows, keys)))})", _ATOM
         case _:
             assert_never(expr)
 

@@ -13,6 +13,7 @@ from attnc.ir.expr import (
     Expr,
     GridCoord,
     Index,
+    Lift,
     Lookup,
     Param,
     Reduce,
@@ -36,6 +37,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (body,) if group is None else (body, group)
         case Exists(low=low, high=high, body=body):
             return (low, high, body)
+        case Lift(body=body, rows=rows, keys=keys):
+            return (body, rows, keys)
         case _:
             assert_never(expr)
 
@@ -55,6 +58,8 @@ def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
             return replace(expr, body=new[0], group=new[1] if expr.group is not None else None)
         case Exists():
             return replace(expr, low=new[0], high=new[1], body=new[2])
+        case Lift():
+            return replace(expr, body=new[0], rows=new[1], keys=new[2])
         case _:
             return expr
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import prod
 
 from attnc.diagnostics import InternalError
-from attnc.ir.expr import Call, Expr, GridCoord, Index, Lookup, Param, Reduce, Ref, Size, Value
+from attnc.ir.expr import Call, Expr, GridCoord, Index, Lift, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import Accumulator, KernelPlan, Piece, Sweep, TileAxis
 from attnc.ir.printer import print_expr
@@ -150,6 +150,7 @@ def _check_plan_refs(expr: Expr, known: set[str]) -> None:
 def _check_plan_leaves(expr: Expr, stored: set[str]) -> None:
     for node in walk(expr):
         _require(not isinstance(node, GridCoord), "a grid coordinate in a plan")
+        _require(not isinstance(node, Lift), "a tile lift in a plan")
         if isinstance(node, Size) and node.name in ("D", "Dv"):
             raise InternalError(f"size {node} in a plan")
         if isinstance(node, Reduce) and node.axis != "d":

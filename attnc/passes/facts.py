@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, TypeVar
 
+from attnc.diagnostics import SpecError
 from attnc.ir.build import add, call, compare, conj
 from attnc.ir.dependence import axes
 from attnc.ir.expr import TRUE, Expr, Index, Ref, Size, Value, int_const
@@ -91,7 +92,10 @@ def find_facts(module: AttentionModule) -> Facts:
 
     `symmetric` is about self-attention: N = M, the same offsets, at least two tokens.
     """
-    subject = Subject.of(module)
+    try:
+        subject = Subject.of(module)
+    except SpecError as error:  # a tile lift without a condition on blocks
+        return _no_facts(module, error.diagnostics[0].title)
     mask = subject.mask
     claims = Claims([subject], _all(_CALL), max_operations=MAX_OPERATIONS)
     square = Claims([subject], _all(_SQUARE), max_operations=MAX_OPERATIONS)
@@ -109,6 +113,16 @@ def find_facts(module: AttentionModule) -> Facts:
         nearest=low,
         farthest=high,
     )
+
+
+def _no_facts(module: AttentionModule, why: str) -> Facts:
+    """What can be said without the set of the mask."""
+    unknown = (Fact(name, "unknown", None, False, (why,)) for name in ("no empty row", "causal", "symmetric"))
+    same = (
+        _independence(name, module.mask, names)
+        for name, names in (("same for batches", {"b"}), ("same for heads", {"h", "hk"}))
+    )
+    return Facts(*unknown, *same, nearest=None, farthest=None)
 
 
 def _on_grids(subject: Subject, claims: Claims) -> dict[str, Fact]:

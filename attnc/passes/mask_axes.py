@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from attnc.ir.build import conj
 from attnc.ir.dependence import conjuncts, pair_axes
-from attnc.ir.expr import TRUE, Call, Expr, GridCoord, Index, Lookup
+from attnc.ir.expr import TRUE, Call, Expr, GridCoord, Index, Lift, Lookup
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL
 
@@ -25,7 +25,8 @@ class Separated:
     """The mask is the conjunction of all parts; a part that nothing belongs to is `true`.
 
     `axes` are conditions on the coordinates of one axis each, of the query, the key or both; `flat` reads positions i
-    and j and no coordinate; `uniform` reads neither; `rest` mixes axes, or axes and positions, or looks positions up.
+    and j and no coordinate; `uniform` reads neither; `rest` mixes axes, or axes and positions, looks positions up, or
+    lifts to blocks.
     """
 
     axes: Mapping[int, Expr]
@@ -47,7 +48,8 @@ def separated(mask: Expr) -> Separated:
         read = {node.axis for node in walk(clause) if isinstance(node, GridCoord)}
         positions = any(isinstance(node, Index) and node.name in ("i", "j") for node in walk(clause))
         looked_up = any(isinstance(node, Lookup) and pair_axes(node) for node in walk(clause))
-        if looked_up or len(read) > 1 or (read and positions):
+        lifted = any(isinstance(node, Lift) for node in walk(clause))  # blocks are made of positions
+        if lifted or looked_up or len(read) > 1 or (read and positions):
             rest = conj(rest, clause)
         elif read:
             axis = read.pop()

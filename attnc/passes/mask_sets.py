@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from attnc.ir.dependence import pair_axes
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Var, int_const
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Var, int_const
 from attnc.ir.fold import fold
 from attnc.ir.traverse import children, substitute, walk
 from attnc.ir.types import BOOL, INT
@@ -122,9 +122,16 @@ def collect_symbols(expr: Expr, symbols: Symbols, *, conditions: bool = False) -
     if expr.type == BOOL and _is_uniform(expr) and not isinstance(expr, Const):
         if conditions:
             symbols.name(as_number(expr))
-        return
+        if conditions or not _is_of_call(expr):
+            return
     for child in children(expr):
         collect_symbols(child, symbols, conditions=conditions)
+
+
+def _is_of_call(expr: Expr) -> bool:
+    """Whether a condition compares ints that are the same throughout a call: worth a case of their own."""
+    same = not any(isinstance(node, Index | Lookup) for node in walk(expr))
+    return same and isinstance(expr, Call) and all(arg.type in (INT, BOOL) for arg in expr.args)
 
 
 def as_number(condition: Expr) -> Expr:

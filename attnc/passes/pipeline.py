@@ -44,7 +44,7 @@ def _ignore(name: str, result: object) -> None:
 def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> KernelPlan:
     """Plan a bound module. Raises SpecError for what has a meaning but no kernel."""
     verify_module(module)
-    positions = Positions(module, options.head_dim, options.value_dim)
+    positions = Positions(module, options.head_dim, options.value_dim, options.aligned)
     lowered = _lower_positions(module, positions)
     _check_lengths(lowered, options.value_dim)
     after_pass("positions", lowered)

@@ -1,7 +1,7 @@
 """positions: from positions to stored rows, from grid axes to arithmetic, from D and Dv to numbers.
 
 Before: look-ups by position, grid coordinates, sizes D and Dv.
-After: look-ups by stored row, `//` and `%` of positions, constants.
+After: look-ups by stored row, `//` and `%` of positions, constants, and no tile lifts (see `tile_lifts`).
 
     bias[h, i] with bias: real[H, N]   ->  bias[h, r]
     seg[b, i]  with seg: int[B, M]     ->  seg[b, i - k_offset]
@@ -20,6 +20,7 @@ from attnc.ir.module import AttentionModule, Grid, TensorParam
 from attnc.ir.traverse import transform, walk
 from attnc.ir.types import INT, VectorType
 from attnc.passes.errors import NotLowerable, RotatedFeatures, fail
+from attnc.passes.tile_lifts import without_lifts
 
 Q_OFFSET = Value("q_offset", INT)
 K_OFFSET = Value("k_offset", INT)
@@ -27,19 +28,28 @@ K_OFFSET = Value("k_offset", INT)
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Rewrites expressions of one module for one D and Dv."""
+    """Rewrites expressions of one module for one D and Dv; `aligned`: for calls of N = M at offset 0."""
 
     module: AttentionModule
     head_dim: int
     value_dim: int
+    aligned: bool = False
 
     def lower(self, expr: Expr) -> Expr:
         """The expression over stored rows, folded. Raises SpecError for a rotation that does not fit the vector."""
-        lowered = fold(transform(expr, self._node))
+        lowered = fold(without_lifts(fold(transform(expr, self._node)), self._given()))
         for node in walk(lowered):
             if isinstance(node, Call) and node.fn == "rope":
                 _check_rotation(node)
         return lowered
+
+    def _given(self) -> dict[Expr, Expr]:
+        """Sizes and offsets of the calls that the plan is for."""
+        if not self.aligned:
+            return {}
+        extents = self.module.grid_q.extents if self.module.grid_q else (Size("N"),)
+        count = _product(extents) if all(isinstance(extent, Const) for extent in extents) else Size("N")
+        return {Q_OFFSET: int_const(0), K_OFFSET: int_const(0), Size("N"): count, Size("M"): count}
 
     def _node(self, node: Expr) -> Expr:
         match node:

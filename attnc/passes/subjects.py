@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnc.ir.build import add, compare, conj
-from attnc.ir.expr import Call, Expr, GridCoord, Index, Size, int_const
+from attnc.ir.expr import Call, Expr, GridCoord, Index, Lift, Size, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid, TensorParam
-from attnc.ir.traverse import transform, walk
+from attnc.ir.traverse import map_children, transform, walk
 from attnc.ir.types import BOOL
 from attnc.passes.mask_atoms import everything
 from attnc.passes.positions import K_OFFSET, Q_OFFSET, grid_coordinate
+from attnc.passes.tile_lifts import without_lifts
 
 _I, _J = Index("i"), Index("j")
 
@@ -33,7 +34,7 @@ class Subject:
 
     @staticmethod
     def of(module: AttentionModule) -> Subject:
-        """The mask of a module."""
+        """The mask of a module. Raises SpecError for a tile lift that has no condition on blocks."""
         grids = (module.grid_q, module.grid_k) if module.grid_q and module.grid_k else None
         tensors = {tensor.name: tensor for tensor in module.tensors}
         nodes = [*walk(module.mask)]
@@ -43,9 +44,9 @@ class Subject:
 
 
 def _without_grids(module: AttentionModule, *, raw: bool) -> Expr:
-    """Coordinates as arithmetic. A position lies on a grid where its slowest coordinate does."""
+    """Coordinates as arithmetic, inside of tile lifts always. A position lies on a grid where its slowest one does."""
 
-    def lowered(node: Expr) -> Expr:
+    def lowered(node: Expr, raw: bool) -> Expr:
         match node:
             case GridCoord(side=side, axis=axis) if not raw:
                 return grid_coordinate(module.grid(side), side, axis)
@@ -55,7 +56,12 @@ def _without_grids(module: AttentionModule, *, raw: bool) -> Expr:
             case _:
                 return node
 
-    return fold(transform(module.mask, lowered))
+    def on_blocks(node: Expr) -> Expr:
+        if isinstance(node, Lift):
+            return without_lifts(fold(transform(node, lambda inner: lowered(inner, False))))
+        return map_children(node, on_blocks)
+
+    return fold(transform(on_blocks(module.mask), lambda node: lowered(node, raw)))
 
 
 def on_grid(grid: Grid, side: Literal["q", "k"], *, raw: bool = False) -> Expr:

@@ -30,7 +30,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "files": (*BASE, "frontend"),
     "driver": (*BASE, *PHASES, "files"),
     "compiler": (*BASE, *PHASES, "files", "driver"),
-    "eager": (*BASE, "ir"),  # what expressions mean on torch tensors
+    "functions": (),
+    "lifts": (*BASE, "ir"),
+    "eager": (*BASE, "ir", "functions", "lifts"),  # what expressions mean on torch tensors
     "reference": (*BASE, "ir", "eager"),  # the oracle: shares nothing with planning or emission
     "packing": (*BASE, "ir", "codegen"),
     "torch_backend": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
@@ -65,6 +67,8 @@ TORCH = (
     "codegen/launch*.py",
     "codegen/interpreter*.py",
     "codegen/crosscompile*.py",
+    "functions.py",
+    "lifts.py",
     "eager.py",
     "reference.py",
     "torch_backend.py",

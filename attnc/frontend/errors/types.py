@@ -304,7 +304,7 @@ def bad_exists_range(span: Span) -> Diagnostic:
     return Diagnostic("E332", title, label, help="bound it by a constant and cut the rest with `and`")
 
 
-def not_static(what: str, span: Span) -> Diagnostic:
+def not_static(what: str, span: Span, made_of: str = "literals, static parameters, D and Dv") -> Diagnostic:
     """E333: an option that is not known when compiling."""
-    label = Label(span, "must be made of literals, static parameters, D and Dv")
+    label = Label(span, f"must be made of {made_of}")
     return Diagnostic("E333", f"{what} must be known when compiling", label)
