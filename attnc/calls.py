@@ -12,22 +12,19 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
+from attnc.call_positions import INTEGERS, Checks, Positions, check_positions
 from attnc.codegen.launch import CallInputs
 from attnc.diagnostics import CallError
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
-from attnc.ir.expr import Const, Index, Lookup, Size
+from attnc.ir.expr import Const, Size
 from attnc.ir.intervals import INT32
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
 from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
 
 MAX_HEAD_DIM = 256
-#: "basic" reads shapes, and document starts on a CPU; "full" reads values, too; "shapes" reads no data at all.
-Checks = Literal["basic", "full", "shapes"]
 #: "meta" tensors have shapes only: their results, too.
 DEVICES = ("cpu", "cuda", "meta")
-#: Sizes are symbols while torch traces a call.
-INTEGERS: Any = (int, torch.SymInt)
 REALS: Any = (int, float, torch.SymInt, torch.SymFloat)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -85,7 +82,7 @@ def check_call(module: AttentionModule, call: RawCall) -> CallInputs:
     )
     tensors = {t.name: _check_tensor(t, call, sizes, packed=cu_q is not None) for t in module.tensors}
     params = {p.name: _check_scalar(p, call.named) for p in module.scalars if p.dynamic}
-    _check_pair_tensors(module, offsets, sizes)
+    check_positions(module, {**sizes, **params}, Positions(offsets, (cu_q, cu_k), call.checks))
     return CallInputs(
         q=call.q,
         k=call.k,
@@ -326,29 +323,3 @@ def _check_starts(size: str, starts: Any, call: RawCall, total: int) -> Tensor:
         if values[0] != 0 or values[-1] != total or any(a > b for a, b in pairwise(values)):
             refuse(f"cu_seqlens: expected 0 <= ... <= {total} = {size}, never falling, got {values[:8]}...")
     return starts.to(torch.int32).contiguous()
-
-
-def _check_pair_tensors(module: AttentionModule, offsets: tuple[Any, Any], sizes: Mapping[str, int]) -> None:
-    """A tensor declared over M that queries index too: its rows must hold the queries' positions."""
-    shared = query_indexed(module)
-    if not shared or not all(isinstance(offset, INTEGERS) for offset in offsets):
-        return
-    first, last = offsets[0], offsets[0] + sizes["N"]
-    start, stop = offsets[1], offsets[1] + sizes["M"]
-    if sizes["N"] and not (start <= first and last <= stop):
-        refuse(
-            f"{shared[0]}: it is declared over M = {sizes['M']} keys at positions {start} to {stop - 1}, but queries "
-            f"at positions {first} to {last - 1} read it; give q_offset / k_offset so that they lie inside"
-        )
-
-
-def query_indexed(module: AttentionModule) -> list[str]:
-    """Tensors with a dimension M that the position i alone indexes."""
-    found: list[str] = []
-    for expr in (module.mask, module.score, *(b.expr for b in module.cascade), module.output):
-        for node in walk(expr):
-            if isinstance(node, Lookup):
-                dims = module.tensor(node.tensor).dims
-                if any(dims[n] == Size("M") and index == Index("i") for n, index in enumerate(node.indices)):
-                    found.append(node.tensor)
-    return list(dict.fromkeys(found))

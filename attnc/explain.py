@@ -11,6 +11,7 @@ from attnc.diagnostics import CallError
 from attnc.frontend.bind import bind
 from attnc.ir.expr import Const
 from attnc.ir.module import AttentionModule
+from attnc.ir.on_grid import grid_sides, misfit
 from attnc.ir.plan import Accumulator, KernelPlan, Part
 from attnc.ir.printer import print_expr, print_plan
 from attnc.kept import Kept, kept
@@ -26,6 +27,7 @@ TARGETS = {
 }
 #: Query tiles that are counted one by one; beyond, a regular sample stands for all.
 _COUNTED = 1 << 20
+_USUAL = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
         raise CallError(f"target: rates are known of {', '.join(TARGETS)}, not of {target!r}")
     part = plan.parts[0]
     names = {**sizes_of(n, m), **defaults(plan), **(params or {})}
+    check_fit(plan.module, names)
     tiles = count_tiles(tile_map(part, names))
     visited = tiles.total if tiles.why_unknown else tiles.full + tiles.partial
     pairs = visited * part.tile.rows * part.tile.keys
@@ -154,6 +157,19 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
         token_maps=tuple(f"{d.name} = {print_expr(d.expr)}" for d in plan.derived),
         plan_text=print_plan(plan),
     )
+
+
+def check_fit(module: AttentionModule, names: Mapping[str, Any]) -> None:
+    """Raise CallError for sizes that a call with the module's grid does not have."""
+    why = misfit(grid_sides(module), names)
+    if why is not None:
+        raise CallError(why)
+
+
+def usual_size(module: AttentionModule) -> int:
+    """The number of queries that is explained when none is given: the points of the grid, where they are known."""
+    points = next((side.extents({}) for side in grid_sides(module)), None)
+    return _USUAL if points is None else prod(points)
 
 
 def _flops_of_pair(plan: KernelPlan) -> int:

@@ -206,14 +206,16 @@ class Op:
         """The Triton module of the last call that ran one (before any: for 16-bit inputs with head dimension 64)."""
         return self._executor.kernels(*self._executor.emitted).source
 
-    def explain(self, n: int = 4096, m: int | None = None, *, target: str = "cuda:90") -> Report:
+    def explain(self, n: int | None = None, m: int | None = None, *, target: str = "cuda:90") -> Report:
         """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given).
 
-        Of 16-bit inputs on the target, with the head dimensions of the last call (before any: 64).
+        Without n: of the points of the grid, else of 4096. Of 16-bit inputs on the target, with the head dimensions of
+        the last call (before any: 64).
         """
-        from attnc.explain import explain
+        from attnc.explain import explain, usual_size
         from attnc.ir.dependence import is_aligned
 
+        n = usual_size(self.module) if n is None else n
         keys = n if m is None else m
         planned = self._executor.planned
         options = PlanOptions(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attnc.diagnostics import CallError
 from attnc.driver import check, load_spec, select
-from attnc.explain import bind_all, defaults
+from attnc.explain import bind_all, check_fit, defaults
 from attnc.ir.dependence import is_aligned
 from attnc.ir.expr import Expr, Size
 from attnc.ir.module import AttentionModule
@@ -169,6 +169,7 @@ def picture_of(
     aligned = is_aligned(module, n, m)
     plan = make_plan(module, PlanOptions(shape.head_dim, shape.value_dim, shape.itemsize, shape.tile, aligned))
     names = {**sizes_of(n, m), **defaults(plan), **(params or {}), **_heads(module, head, heads)}
+    check_fit(module, names)
     return Picture(plan, names, on_grid, query, rows, keys)
 
 

@@ -20,6 +20,7 @@ from attnc.ir.dependence import PAIR, axes
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Call, Const, Param
 from attnc.ir.module import AttentionModule, Range, ScalarParam
+from attnc.ir.on_grid import grid_sides
 from attnc.ir.ranges import in_range, read_by, resolved
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL
@@ -229,10 +230,23 @@ def cases(module: AttentionModule, bind: Bind, fixed: Static, limits: Limits) ->
             bound = bind(static)
         except SpecError:
             reject()
-        found = _case(bound, draw(shapes), draw(rest), limits)
+        known = {name: value for name, value in values.items() if isinstance(value, int)}
+        found = _case(bound, _on_its_grid(bound, draw(shapes), known, limits), draw(rest), limits)
         return replace(found, static=static, dynamic=tuple((name, values[name]) for name in dynamic))
 
     return case()
+
+
+def _on_its_grid(module: AttentionModule, shape: _Shape, values: Mapping[str, int], limits: Limits) -> _Shape:
+    """The shape of a call that the module takes: all points of its grid, the last ones, or a part of a large one."""
+    sides = {side.size: prod(side.extents(values) or [1]) for side in grid_sides(module)}
+    if not sides:
+        return shape
+    queries, keys = sides.get("N", shape.queries), sides.get("M", shape.keys)
+    if max(queries, keys) > limits.tokens:
+        return _Shape(min(queries - 1, limits.tokens), min(keys - 1, limits.tokens), 1, 1)
+    first = shape.q_offset % queries if isinstance(shape.q_offset, int) else 0
+    return _Shape(queries - first, keys, first, 0)
 
 
 def _case(module: AttentionModule, shape: _Shape, rest: _Rest, limits: Limits) -> Case:

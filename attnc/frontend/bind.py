@@ -160,7 +160,7 @@ class _Substitution:
 
 
 def _grid(grid: Grid | None, done: Callable[[Expr], Expr]) -> Grid | None:
-    return None if grid is None else Grid(grid.names, tuple(map(done, grid.extents)), done(grid.start))
+    return None if grid is None else replace(grid, extents=tuple(map(done, grid.extents)), start=done(grid.start))
 
 
 def _bindings(bindings: tuple[Binding, ...], done: Callable[[Expr], Expr]) -> tuple[Binding, ...]:

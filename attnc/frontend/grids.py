@@ -56,7 +56,7 @@ def _grid(el: Elaborator, env: Env, node: ast.GridDecl) -> Grid | None:
     kept = tuple(extent for extent in extents if extent is not None)
     if start is None or len(kept) < len(extents) or len(set(names)) < len(names):
         return None
-    return Grid(names, kept, start)
+    return Grid(names, kept, start, beside=node.start is not None)
 
 
 def _extent(el: Elaborator, env: Env, word: ast.Word, node: ast.Expr) -> Expr | None:

@@ -56,11 +56,15 @@ class TensorParam:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Named axes of a flat position, slowest first. Position `start` is the grid's first point."""
+    """Named axes of a flat position, slowest first. Position `start` is the grid's first point.
+
+    `beside`: the text says where the grid starts, so there may be positions beside it.
+    """
 
     names: tuple[str, ...]
     extents: tuple[Expr, ...]
     start: Expr
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

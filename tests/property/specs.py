@@ -283,7 +283,7 @@ def _header(body: str) -> str:
 
 def _grid(body: str) -> str:
     extents = ", ".join(f"{name}: {extent}" for name, extent in GRID.items())
-    return f"  grid ({extents})\n" if re.search(r"\b[ij]\.[xy]\b", body) else ""
+    return f"  grid ({extents}) at 0\n" if re.search(r"\b[ij]\.[xy]\b", body) else ""
 
 
 # -- calls -----------------------------------------------------------------------------------------------------------

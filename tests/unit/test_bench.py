@@ -53,7 +53,7 @@ EXPRESSIBLE: dict[str, Callable[[], Op]] = {
     "document": lambda: op_of("std:document"),
     "alibi": lambda: op_of("std:alibi"),
     "buckets": lambda: op_of("std:t5", causal=True),
-    "grid": lambda: op_of("", "grid (y: 4, x: 8)\nmask abs(i.y - j.y) <= 1 and abs(i.x - j.x) <= 2"),
+    "grid": lambda: op_of("", "grid (y: 4, x: 8) at 0\nmask abs(i.y - j.y) <= 1 and abs(i.x - j.x) <= 2"),
     "rotation": lambda: op_of("std:rope", causal=True),
     "cosine": lambda: op_of("std:cosine"),
     "per key head": lambda: op_of("t: real[Hk, M]", "mask t[hk, j] < 1.0\nscore dot(q, k)\nbias t[hk, j]"),

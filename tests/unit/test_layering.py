@@ -36,7 +36,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "reference": (*BASE, "ir", "eager"),  # the oracle: shares nothing with planning or emission
     "packing": (*BASE, "ir", "codegen"),
     "torch_backend": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
-    "calls": (*BASE, "ir", "codegen"),
+    "call_positions": (*BASE, "ir"),
+    "calls": (*BASE, "ir", "codegen", "call_positions"),
     "prover*": (*BASE, "ir", "frontend", "passes", "driver"),
     "visits": (*BASE, "ir", "passes"),  # the tiles that a plan visits for given sizes
     "kept": (*BASE, "ir", "passes", "visits"),
@@ -72,6 +73,7 @@ TORCH = (
     "eager.py",
     "reference.py",
     "torch_backend.py",
+    "call_positions.py",
     "calls.py",
     "packing.py",
     "executor.py",

@@ -266,7 +266,10 @@ def test_queries_outside_the_grid_are_refused() -> None:
         show("std:causal", 10, view="grid")
     with pytest.raises(CallError, match="number of queries"):
         show("std:causal")
-    assert "100 queries" in show("std:neighborhood_2d", 100, params=IMAGE, view="tiles").text()
+    points = IMAGE["height"] * IMAGE["width"]
+    assert "100 queries" in show("std:neighborhood_2d", 100, points, params=IMAGE, view="tiles").text()
+    with pytest.raises(CallError, match=f"has {points} positions, the call has N = 100"):
+        show("std:neighborhood_2d", 100, params=IMAGE, view="tiles")
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
