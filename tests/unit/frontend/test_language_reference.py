@@ -10,7 +10,7 @@ import pytest
 from attnc.driver import FileLoader, check
 from attnc.frontend import limits
 from attnc.frontend.format import format_text
-from attnc.frontend.names import CALL_KEYWORDS, INDICES, REDUCTIONS, SIZES, VALUES
+from attnc.frontend.names import CALL_KEYWORDS, INDICES, LIFTS, REDUCTIONS, SIZES, VALUES
 from attnc.frontend.tokens import FIELDS
 from attnc.ir.builtins import CALLABLE
 from attnc.source import SourceFile
@@ -26,7 +26,7 @@ def test_examples_are_right_and_in_canonical_layout(number: int) -> None:
     assert format_text(source) == source.text
 
 
-@pytest.mark.parametrize("name", sorted((*CALLABLE, *REDUCTIONS)))
+@pytest.mark.parametrize("name", sorted((*CALLABLE, *REDUCTIONS, *LIFTS)))
 def test_every_builtin_is_described(name: str) -> None:
     assert re.search(rf"`{name}[(\[]", REFERENCE)
 
