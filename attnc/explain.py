@@ -9,12 +9,15 @@ from typing import Any
 
 from attnc.diagnostics import CallError
 from attnc.frontend.bind import bind
+from attnc.ir.evaluate import UnknownValueError, evaluate_exact
 from attnc.ir.expr import Const
 from attnc.ir.module import AttentionModule
 from attnc.ir.on_grid import grid_sides, misfit
 from attnc.ir.plan import Accumulator, KernelPlan, Part
 from attnc.ir.printer import print_expr, print_plan
+from attnc.ir.traverse import count_nodes
 from attnc.kept import Kept, kept
+from attnc.passes.facts import Fact, find_facts
 from attnc.visits import TileMap, UnknownVisitsError, sizes_of, tile_map
 
 #: Peak dense rate of 16-bit matrix products, that of float32 arithmetic (FLOP/s) and memory bandwidth (bytes/s) of one
@@ -28,6 +31,9 @@ TARGETS = {
 #: Query tiles that are counted one by one; beyond, a regular sample stands for all.
 _COUNTED = 1 << 20
 _USUAL = 4096
+#: Bounds on the work of facts about a mask: half a second, as a rule.
+MAX_FACT_OPERATIONS = 60_000
+MAX_FACT_NODES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Report:
     FLOPs and bytes are per batch and head, for inputs of `itemsize` bytes; `roofline_us` is the time in microseconds
     that the slower of the two needs on the target. `visited_pairs` counts visited tiles whole, ragged ones too;
     `visited_over_kept` is None where the mask keeps nothing or its pairs were not counted.
+    `facts` are there when they were asked for: see `facts_of`.
     """
 
     name: str
@@ -83,6 +90,7 @@ class Report:
     passes: tuple[str, ...]
     token_maps: tuple[str, ...]
     plan_text: str
+    facts: tuple[str, ...] = ()
 
     @property
     def visited_over_kept(self) -> float | None:
@@ -106,6 +114,7 @@ class Report:
         lines += [f"  sweep {n}   {text}" for n, text in enumerate(self.sweeps)]
         lines += [f"            {text}" for text in self.passes]
         lines += [f"  per token {text}" for text in self.token_maps]
+        lines += [f"  fact      {text}" for text in self.facts]
         return "\n".join(lines)
 
     def _pairs(self) -> str:
@@ -157,6 +166,27 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
         token_maps=tuple(f"{d.name} = {print_expr(d.expr)}" for d in plan.derived),
         plan_text=print_plan(plan),
     )
+
+
+def facts_of(module: AttentionModule, n: int, m: int, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The facts of a mask, one line each; of a condition on sizes, whether it holds for these and offsets 0."""
+    if count_nodes(module.mask) > MAX_FACT_NODES:
+        return ("not looked for: the mask is too long",)
+    found = find_facts(module, MAX_FACT_OPERATIONS)
+    names = {**sizes_of(n, m), **(params or {})}
+    return (*(_fact_text(fact, names) for fact in found.listed()), found.distance())
+
+
+def _fact_text(fact: Fact, names: Mapping[str, Any]) -> str:
+    if fact.verdict != "when" or fact.condition is None:
+        return str(fact)
+    condition = print_expr(fact.condition)
+    try:
+        holds = evaluate_exact(fact.condition, names)
+    except (UnknownValueError, ZeroDivisionError):
+        return str(fact)
+    otherwise = "does not hold for these sizes" if fact.exact else "not known for these sizes"
+    return f"{fact.name}: {'holds for these sizes' if holds else otherwise} (when {condition})"
 
 
 def check_fit(module: AttentionModule, names: Mapping[str, Any]) -> None:

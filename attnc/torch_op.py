@@ -24,8 +24,10 @@ from torch import Tensor
 
 from attnc.calls import check_call, refuse
 from attnc.codegen.cache import fingerprint
+from attnc.codegen.launch import CallInputs
 from attnc.executor import Executor
 from attnc.folding import Folding
+from attnc.row_watch import RowWatch
 from attnc.signature import Signature
 
 _LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # ops live as long as their library
@@ -60,10 +62,10 @@ _EXECUTORS: dict[str, Executor] = {}
 
 
 def _register(name: str, executor: Executor) -> TorchOps:
-    signature = Signature(executor.module)
-    plain, plain_function = _Registration(name, executor, signature, aux=False).register()
+    signature, watch = Signature(executor.module), RowWatch(executor.module, executor.key)
+    plain, plain_function = _Registration(name, executor, signature, False, watch).register()
     if signature.statistics:
-        stats, stats_function = _Registration(f"{name}_stats", executor, signature, aux=True).register()
+        stats, stats_function = _Registration(f"{name}_stats", executor, signature, True, watch).register()
     else:
         stats, stats_function = plain, plain_function
     return TorchOps(name, signature, plain, stats, plain_function, stats_function)
@@ -77,6 +79,7 @@ class _Registration:
     executor: Executor
     signature: Signature
     aux: bool
+    watch: RowWatch
 
     def register(self) -> tuple[Any, Any]:
         """The overload of the forward, and the autograd function around it."""
@@ -106,6 +109,7 @@ class _Registration:
 
     def _forward(self, *args: Any) -> Any:
         call = check_call(self.executor.module, self.signature.unflatten(args, aux=self.aux))
+        _look_at_rows(self.watch, call)
         out, aux = self.executor.run(call)
         return _outputs(out.contiguous(), *(aux[name].contiguous() for name in self._names))
 
@@ -153,6 +157,15 @@ class _Registration:
 
         torch.library.register_vmap(forward, forward_rule, lib=_LIBRARY)
         torch.library.register_vmap(backward, backward_rule, lib=_LIBRARY)
+
+
+def _look_at_rows(watch: RowWatch, call: CallInputs) -> None:
+    """Warn of rows without keys, where the host knows the positions of the call."""
+    if call.cu_q is None and not isinstance(call.q_offset, Tensor) and not isinstance(call.k_offset, Tensor):
+        (batch, heads, queries, _), (_, key_heads, keys, _) = call.q.shape, call.k.shape
+        first = keys - queries if isinstance(call.q_offset, str) else call.q_offset
+        sizes = {"B": batch, "H": heads, "Hk": key_heads, "N": queries, "M": keys}
+        watch.look({**sizes, "q_offset": first, "k_offset": call.k_offset}, call.params)
 
 
 def _outputs(out: Tensor, *statistics: Tensor) -> Any:

@@ -45,9 +45,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Say what a plan does: key tiles visited and skipped, pairs that the mask keeps, FLOPs, bytes, roofline, passes
-    over the keys, and why. Of a call at offset 0; --param takes static and dynamic parameters.
+    over the keys, and why; and what is known of the mask. Of a call at offset 0; --param takes static and dynamic
+    parameters.
     """
-    from attnc.explain import bind_all, explain
+    from dataclasses import replace
+
+    from attnc.explain import bind_all, explain, facts_of
     from attnc.ir.dependence import is_aligned
     from attnc.passes.pipeline import PlanOptions, make_plan
 
@@ -55,6 +58,7 @@ def command(
     m = n if m is None else m
     options = PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m))
     report = explain(make_plan(module, options), n, m, target, dynamic)
+    report = replace(report, facts=facts_of(module, n, m, dynamic))
     if as_json:
         print_json(report.to_json())
     else:

@@ -80,6 +80,7 @@ def command(ctx: click.Context, spec: str, backend: str, no_oracle: bool, **opti
     click.echo(_title(op, inputs, options["seed"]))
     again = "" if measured.median is None else f", then {_seconds(measured.median)}"
     click.echo(f"  first call {_seconds(measured.first)}{again}")
+    _say_empty_rows(op, inputs)
     if no_oracle:
         return
     from attnc.verify import compare
@@ -189,6 +190,16 @@ def _measure(op: Op, inputs: Inputs) -> Measured:
     while len(times) < _ROUNDS and first + sum(times) < _ROUNDS_SECONDS:
         times.append(call()[0])
     return Measured({"out": out, **aux}, first, median(times) if times else None)
+
+
+def _say_empty_rows(op: Op, inputs: Inputs) -> None:
+    from attnc.row_watch import row_text
+
+    (batch, heads, queries, _), (_, key_heads, keys, _) = inputs.q.shape, inputs.k.shape
+    sizes = {"B": batch, "H": heads, "Hk": key_heads, "N": queries, "M": keys, "q_offset": 0, "k_offset": 0}
+    text = row_text(op.module, sizes, inputs.params)
+    if text is not None:
+        click.secho(f"  warning: {text}", fg="yellow")
 
 
 def _seconds(time: float) -> str:

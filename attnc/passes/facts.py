@@ -81,13 +81,30 @@ class Facts:
 
     def lines(self) -> tuple[str, ...]:
         """One line per fact, for people."""
-        listed = (self.nonempty_rows, self.causal, self.symmetric, self.same_for_batches, self.same_for_heads)
+        return (*map(str, self.listed()), self.distance())
+
+    def listed(self) -> tuple[Fact, ...]:
+        """The facts that hold, never hold, or hold when something does."""
+        return (self.nonempty_rows, self.causal, self.symmetric, self.same_for_batches, self.same_for_heads)
+
+    def distance(self) -> str:
+        """The line about the distance of kept pairs."""
         low, high = (None if bound is None else print_expr(bound) for bound in (self.nearest, self.farthest))
         found = [text for text in (low and f"{low} <= i - j", high and f"i - j <= {high}") if text]
-        return (*map(str, listed), f"distance: {' and '.join(found) or 'not bounded'}")
+        return f"distance: {' and '.join(found) or 'not bounded'}"
 
 
-def find_facts(module: AttentionModule) -> Facts:
+def nonempty_rows(module: AttentionModule, max_operations: int = MAX_OPERATIONS) -> Fact:
+    """Whether every row of a bound module sees a key, for any positions. Bounded work, as `find_facts`."""
+    try:
+        subject = Subject.of(module)
+    except SpecError as error:
+        return _no_facts(module, error.diagnostics[0].title).nonempty_rows
+    claims = Claims([subject], _all(_CALL), max_operations=max_operations)
+    return _fact("no empty row", lambda: claims.empty_rows(subject.mask, rows(), keys()), _CALL)
+
+
+def find_facts(module: AttentionModule, max_operations: int = MAX_OPERATIONS) -> Facts:
     """The facts of a bound module. Bounded work; never raises for a mask that is too hard.
 
     `symmetric` is about self-attention: N = M, the same offsets, at least two tokens.
@@ -97,8 +114,8 @@ def find_facts(module: AttentionModule) -> Facts:
     except SpecError as error:  # a tile lift without a condition on blocks
         return _no_facts(module, error.diagnostics[0].title)
     mask = subject.mask
-    claims = Claims([subject], _all(_CALL), max_operations=MAX_OPERATIONS)
-    square = Claims([subject], _all(_SQUARE), max_operations=MAX_OPERATIONS)
+    claims = Claims([subject], _all(_CALL), max_operations=max_operations)
+    square = Claims([subject], _all(_SQUARE), max_operations=max_operations)
     back = conj(mask, negated(swapped(mask)))
     low, high = _bounds(claims.distances(mask, _DISTANCE))
     on_grid_only = _on_grids(subject, claims)

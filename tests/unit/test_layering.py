@@ -48,7 +48,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "executor": (*BASE, *PHASES, "torch_backend", "calls"),
     "signature": (*BASE, "ir", "calls"),
     "folding": (*BASE, "ir", "signature"),
-    "torch_op": (*BASE, "ir", "codegen", "calls", "executor", "signature", "folding"),
+    "row_watch": (*BASE, "ir", "passes", "codegen"),
+    "torch_op": (*BASE, "ir", "codegen", "row_watch", "calls", "executor", "signature", "folding"),
     "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain", "visits"),
     "integrations": (*BASE, "ir", "eager", "ops"),  # other libraries: each module one
     "drawing": (*BASE, "ir", "eager"),
@@ -57,7 +58,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "benchmark": (*BASE, "ir", "eager", "ops", "drawing", "verify*"),
     "cli": (
         *(*BASE, *PHASES, "compiler", "driver", "explain", "artifact", "ops", "drawing", "visits", "showing"),
-        *("verify*", "benchmark", "prover*", "__init__"),
+        *("verify*", "benchmark", "prover*", "row_watch", "__init__"),
     ),
     "__init__": (*BASE, "compiler", "driver", "explain", "artifact", "showing", "nn", "ops", "verify*", "prover*"),
     "__main__": ("cli",),
