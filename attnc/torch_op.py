@@ -25,6 +25,7 @@ from torch import Tensor
 from attnc.calls import check_call, refuse
 from attnc.codegen.cache import fingerprint
 from attnc.codegen.launch import CallInputs
+from attnc.empty_masks import warn_of_empty_mask
 from attnc.executor import Executor
 from attnc.folding import Folding
 from attnc.row_watch import RowWatch
@@ -55,6 +56,8 @@ def register(executor: Executor) -> tuple[Executor, TorchOps]:
         if name not in _REGISTERED:
             _REGISTERED[name] = _register(name, executor)
             _EXECUTORS[name] = executor
+            if executor.key:  # compiled from a text, which somebody wrote
+                warn_of_empty_mask(executor.module)
         return _EXECUTORS[name], _REGISTERED[name]
 
 
@@ -161,11 +164,15 @@ class _Registration:
 
 def _look_at_rows(watch: RowWatch, call: CallInputs) -> None:
     """Warn of rows without keys, where the host knows the positions of the call."""
-    if call.cu_q is None and not isinstance(call.q_offset, Tensor) and not isinstance(call.k_offset, Tensor):
-        (batch, heads, queries, _), (_, key_heads, keys, _) = call.q.shape, call.k.shape
-        first = keys - queries if isinstance(call.q_offset, str) else call.q_offset
-        sizes = {"B": batch, "H": heads, "Hk": key_heads, "N": queries, "M": keys}
-        watch.look({**sizes, "q_offset": first, "k_offset": call.k_offset}, call.params)
+    if call.cu_q is not None or isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
+        return
+    key = (call.q.shape, call.k.shape, call.q_offset, call.k_offset, *call.params.values())
+    if not watch.is_new(key):
+        return
+    (batch, heads, queries, _), (_, key_heads, keys, _) = call.q.shape, call.k.shape
+    first = keys - queries if isinstance(call.q_offset, str) else call.q_offset
+    sizes = {"B": batch, "H": heads, "Hk": key_heads, "N": queries, "M": keys}
+    watch.look({**sizes, "q_offset": first, "k_offset": call.k_offset}, call.params)
 
 
 def _outputs(out: Tensor, *statistics: Tensor) -> Any:

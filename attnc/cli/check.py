@@ -34,10 +34,12 @@ def command(ctx: click.Context, specs: tuple[str, ...], as_json: bool) -> None:
 
 def _findings(spec: str) -> list[Diagnostic]:
     from attnc.driver import check, load_spec
+    from attnc.empty_masks import empty_mask_warnings
 
     given = read_spec(spec)
     try:
-        return list(check(load_spec(given.name, given.text)).warnings)
+        checked = check(load_spec(given.name, given.text))
+        return [*checked.warnings, *empty_mask_warnings(checked.modules)]
     except SpecError as error:
         return list(error.diagnostics)
 

@@ -63,6 +63,26 @@ class RotatedFeatures:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EmptyMask:
+    """A mask that no pair fulfils, whatever the call. `parts` exclude each other; none where that is not known."""
+
+    attention: str
+    parts: tuple[str, ...]
+    span: Span
+
+    def diagnostic(self) -> Diagnostic:
+        parts = " and ".join(f"`{part}`" for part in self.parts)
+        return Diagnostic(
+            code="W502",
+            title=f"the mask of `{self.attention}` keeps no pair",
+            primary=Label(self.span, "no query sees a key"),
+            note=f"{parts} never hold{'s' if len(self.parts) == 1 else ' together'}" if self.parts else None,
+            help="outputs of rows without keys are 0",
+            severity="warning",
+        )
+
+
 def fail(error: NotLowerable | RotatedFeatures | TooLarge) -> NoReturn:
     """Raise the error as a SpecError."""
     raise SpecError((error.diagnostic(),))

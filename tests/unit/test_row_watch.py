@@ -135,12 +135,12 @@ def test_masks_that_would_take_long_are_not_looked_at(monkeypatch: pytest.Monkey
 
 
 def test_calls_of_the_same_sizes_evaluate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = RowWatch(mask_of("j <= i"), "a third text")
-    watch.look(SIZES, {})
+    op = op_of("j <= i")
+    assert said(op, 9, 9) == []
     monkeypatch.setattr(row_watch, "evaluate_exact", None)
-    watch.look(SIZES, {})
+    assert said(op, 9, 9) == []
     with pytest.raises(TypeError):
-        watch.look({**SIZES, "M": 18}, {})
+        said(op, 9, 10)
 
 
 def test_long_rows_are_not_looked_at() -> None:
