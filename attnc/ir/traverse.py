@@ -65,23 +65,43 @@ def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
 
 
 def transform(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """Bottom-up rewrite: `change` sees every node after its children were rewritten."""
-    return change(map_children(expr, lambda child: transform(child, change)))
+    """Bottom-up rewrite: `change` sees every node after its children were rewritten, shared ones once."""
+    done: dict[int, Expr] = {}
+
+    def rewrite(node: Expr) -> Expr:
+        known = done.get(id(node))
+        if known is None:
+            known = done[id(node)] = change(map_children(node, rewrite))
+        return known
+
+    return rewrite(expr)
 
 
 def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
-    """Replace every occurrence of a key by its value (outermost match first, values are not revisited)."""
-    found = mapping.get(expr)
-    if found is not None:
-        return found
-    return map_children(expr, lambda child: substitute(child, mapping))
+    """Replace every occurrence of a key by its value (outermost match first, values are not revisited).
+
+    Shared nodes are rewritten once, and stay shared.
+    """
+    kinds = {type(key) for key in mapping}  # looking up a node costs as much as its size
+    done: dict[int, Expr] = {}
+
+    def change(node: Expr) -> Expr:
+        known = done.get(id(node))
+        if known is None:
+            found = mapping.get(node) if type(node) in kinds else None
+            known = done[id(node)] = map_children(node, change) if found is None else found
+        return known
+
+    return change(expr)
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """Every node, parents before children."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    waiting = [expr]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(children(node)[::-1])
 
 
 def count_nodes(expr: Expr) -> int:

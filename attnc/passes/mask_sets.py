@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from attnc.ir.dependence import pair_axes
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Var, int_const
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Reduce, Var, int_const
 from attnc.ir.fold import fold
 from attnc.ir.traverse import children, substitute, walk
 from attnc.ir.types import BOOL, INT
@@ -115,17 +115,40 @@ def condition_set(condition: Expr, frame: Frame) -> Any:
 
 def collect_symbols(expr: Expr, symbols: Symbols, *, conditions: bool = False) -> None:
     """Name the maximal integer subexpressions that are free of i, j and bound variables."""
-    if expr.type == INT and _is_uniform(expr):
-        if not isinstance(expr, Const):
-            symbols.name(expr)
-        return
-    if expr.type == BOOL and _is_uniform(expr) and not isinstance(expr, Const):
-        if conditions:
-            symbols.name(as_number(expr))
-        if conditions or not _is_of_call(expr):
-            return
-    for child in children(expr):
-        collect_symbols(child, symbols, conditions=conditions)
+    varying = _Varying()
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:  # in reading order, shared nodes once
+        node = waiting.pop()
+        if id(node) in seen or isinstance(node, Const):
+            continue
+        seen.add(id(node))
+        if node.type not in (INT, BOOL) or varying.holds(node):
+            waiting.extend(children(node)[::-1])
+        elif node.type == INT:
+            symbols.name(node)
+        elif conditions:
+            symbols.name(as_number(node))
+        elif _is_of_call(node):
+            waiting.extend(children(node)[::-1])
+
+
+class _Varying:
+    """Which nodes of an expression vary along i or j, or read a variable. Shared ones are looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def holds(self, expr: Expr) -> bool:
+        known = self._known.get(id(expr))
+        if known is None:
+            below = () if isinstance(expr, Reduce) else children(expr)
+            known = any(map(self.holds, below)) if below else self._at(expr)
+            self._known[id(expr)] = known
+        return known
+
+    def _at(self, expr: Expr) -> bool:
+        return bool(pair_axes(expr)) or any(isinstance(node, Var) for node in walk(expr))
 
 
 def _is_of_call(expr: Expr) -> bool:
@@ -137,10 +160,6 @@ def _is_of_call(expr: Expr) -> bool:
 def as_number(condition: Expr) -> Expr:
     """1 where a condition holds, 0 where it does not."""
     return Call("where", (condition, int_const(1), int_const(0)), INT, condition.span)
-
-
-def _is_uniform(expr: Expr) -> bool:
-    return not pair_axes(expr) and not any(isinstance(node, Var) for node in walk(expr))
 
 
 class Translator:
@@ -157,6 +176,7 @@ class Translator:
         self._has_calls = any(isinstance(expr, Call) for expr in self._leaves)  # else no need to compare large ones
         self._truths = {expr.args[0]: expr for expr in self._leaves if _is_truth(expr)}
         self._done: dict[int, tuple[Expr, Bounds]] = {}
+        self._integers: dict[int, tuple[Expr, Any]] = {}
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
@@ -242,7 +262,13 @@ class Translator:
     # -- integers ------------------------------------------------------------------------------------------------
 
     def integer(self, expr: Expr) -> Any:
-        """A piecewise quasi-affine function. Raises NotAffineError."""
+        """A piecewise quasi-affine function. Raises NotAffineError. Shared nodes are translated once."""
+        known = self._integers.get(id(expr))
+        if known is None:
+            known = self._integers[id(expr)] = (expr, self._integer(expr))
+        return known[1]
+
+    def _integer(self, expr: Expr) -> Any:
         if isinstance(expr, Const):
             return self._constant(int(expr.value))
         if (self._has_calls or not isinstance(expr, Call)) and expr in self._leaves:
