@@ -18,6 +18,7 @@ from attnc.ir.plan import KernelPlan, Part, Tile, TileAxis
 from attnc.ir.types import BOOL, INT, REAL
 from attnc.passes.block_sparsity import BlockSparsity
 from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_sets import MAX_OPERATIONS
 from attnc.passes.tile_tables import MAX_COUNTED, NotCountableError, axis_extent, values_of
 from attnc.visits import AxisMap, UnknownVisitsError, tile_map
 
@@ -74,7 +75,7 @@ def counter_of(plan: KernelPlan, names: Mapping[str, Any]) -> Counter | str:
     """Who counts the keys of single rows; the reason as text where nobody can in reasonable time."""
     if names["N"] > MAX_ROWS:
         return f"not counted: more than {MAX_ROWS} rows"
-    ones = BlockSparsity().run(plan.mask, Tile(1, 1))
+    ones = BlockSparsity(MAX_OPERATIONS).run(plan.mask, Tile(1, 1))
     axis = tile_map(ones, names).axes[0]
     probe = np.zeros(min(names["N"], 1), np.int64)
     if ones.exact:

@@ -13,25 +13,28 @@ Where isl gives no short answer, one partial visit of a range of tiles that cove
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attnc.ir.build import add, call, conj, sub, where
-from attnc.ir.dependence import pair_axes
-from attnc.ir.expr import TRUE, Call, Expr, Ref, Size, int_const
+from attnc.ir.expr import TRUE, Expr, Ref, Size, int_const
 from attnc.ir.plan import Part, Piece, Tile, Visit
-from attnc.ir.traverse import walk
 from attnc.ir.types import INT
-from attnc.passes.isl import isl
+from attnc.passes.isl import isl, renew
 from attnc.passes.isl_ast import Loops, NotClosedError, scan
-from attnc.passes.mask_sets import MAX_OPERATIONS, Bounds, Symbols, mask_bounds
+from attnc.passes.isl_ranges import disjoint, is_plain, ranges
+from attnc.passes.mask_sets import Bounds, Symbols, mask_bounds
 from attnc.passes.positions import K_OFFSET
 
 #: More ranges than this are not short any more; a table would serve better.
 MAX_PIECES = 10
-#: A division adds a variable to the sets, a minimum or maximum splits them in two. Beyond this many (a division counts
-#: twice) the projection onto tiles exceeds its bound on every mask tried, so it is not started.
-MAX_COMPLEXITY = 4
+#: Operations of isl that one step may take: about 10 ms. Every useful step of the standard library needs less.
+MAX_STEP = 15_000
+
+#: Why a part visits ranges that are more than its live tiles.
+STRIDED = "ranges of tiles that cover the mask; not all are live"
+ROUGH = "ranges of tiles that cover the mask, whose divisions are too much to analyse; not all are live"
 
 FIRST = Ref("i0", INT)
 LAST = Ref("i1", INT)
@@ -39,16 +42,18 @@ LAST = Ref("i1", INT)
 
 @dataclass(frozen=True, slots=True)
 class BlockSparsity:
-    """The pass. `max_operations` bounds the work of isl."""
+    """The pass. `max_operations` bounds the work of isl, step by step: a step that passes it ends the analysis there.
 
-    max_operations: int = MAX_OPERATIONS
+    What will not succeed is found out by trying, since no count of divisions or cases foretells it. It fails early: the
+    tiles as they are projected, whose divisions isl has not named yet, are cheap to have, and naming them is a step.
+    """
+
+    max_operations: int = MAX_STEP
 
     def run(self, mask: Expr, tile: Tile) -> Part:
         """The visits of a lowered mask."""
         if mask == TRUE:
             return _dense(tile)
-        if _complexity(mask) > MAX_COMPLEXITY:
-            return _all_partial(tile, "the mask has too many divisions and cases to analyse: every tile is visited")
         try:
             return self._analyse(mask, tile)
         except isl.Error:
@@ -64,13 +69,11 @@ class BlockSparsity:
             symbols.name(leaf)
         bounds = mask_bounds(mask, context, symbols)
         sets = _TileSets(bounds, symbols, tile, context)
-        live = _scan(sets.live, sets)
+        live = _cover(sets) if sets.is_cover else _scan(sets.live, sets) or _cover(sets)
         if live is None:
             return _hull(sets, tile)
         if not live.exact:
-            return _ranges(
-                tile, (), live.pieces, exact=False, why="ranges of tiles that cover the mask; not all are live"
-            )
+            return _ranges(tile, (), live.pieces, exact=False, why=ROUGH if sets.is_cover else STRIDED)
         return _split(sets, live, tile, exact=bounds.exact)
 
 
@@ -78,47 +81,91 @@ class _TileSets:
     """Sets of key tiles, in the space [parameters] -> { [tile] }."""
 
     def __init__(self, bounds: Bounds, symbols: Symbols, tile: Tile, context: Any) -> None:
-        params = ", ".join(symbols.names.values())
         self.leaves = symbols.expressions()
+        renew(context)
+        params = list(symbols.names.values())
+        points = isl.Space.create_from_names(context, params=params, set=["i", "j"])
+        pairs = isl.Space.create_from_names(context, params=params, in_=["t"], out=["i", "j"])
         m, k0, i0, i1 = (symbols.names[leaf] for leaf in (Size("M"), K_OFFSET, FIRST, LAST))
-        inside = f"{i0} <= i <= {i1} and {tile.keys} t <= j - {k0} < {tile.keys} t + {tile.keys}"
-        pairs = isl.Map.read_from_str(context, f"[{params}] -> {{ [t] -> [i, j] : {inside} }}")
-        stored = isl.Set.read_from_str(context, f"[{params}] -> {{ [i, j] : {k0} <= j < {k0} + {m} }}")
-        self.context = isl.Set.read_from_str(
-            context, f"[{params}] -> {{ : {i0} <= {i1} < {i0} + {tile.rows} and {m} >= 1 }}"
-        )
-        self._pairs = pairs
+        small = _where(points, {i1: 1, i0: -1}, {i0: 1, i1: -1, 1: tile.rows - 1}, {m: 1, 1: -1})
+        stored = _where(points, {"j": 1, k0: -1}, {k0: 1, m: 1, "j": -1, 1: -1})
+        rows = ({"i": 1, i0: -1}, {i1: 1, "i": -1})
+        first, past = {"j": 1, k0: -1, "t": -tile.keys}, {k0: 1, "t": tile.keys, "j": -1, 1: tile.keys - 1}
+        self.context = small.params()
+        self._pairs = _where(pairs, *rows, first, past)
         self._kept = bounds.inner.intersect(stored)
-        self.live = self._tidy(pairs.intersect_range(bounds.outer.intersect(stored)).domain())
+        live = self._pairs.intersect_range(bounds.outer.intersect(stored)).domain()
+        named = _named(live.coalesce(), context)
+        self.is_cover = named is None  # of the live tiles, for want of something better
+        self.live = self._tidy(live.remove_divs() if named is None else named)
 
     def full(self) -> Any:
         """Tiles all of whose pairs are stored and kept."""
+        renew(self.live)
         dead = self._pairs.subtract_range(self._kept).domain()
-        return self._tidy(self.live.subtract(dead))
+        return self._tidy(self.live.subtract(dead).coalesce())
 
     def partial(self, full: Any) -> Any:
         """Live tiles that are not full."""
-        return self._tidy(self.live.subtract(full))
+        renew(self.live)
+        return self.live.subtract(full).coalesce()
 
     def _tidy(self, tiles: Any) -> Any:
-        return tiles.coalesce().gist_params(self.context).coalesce()
+        return tiles.compute_divs().coalesce().gist_params(self.context).coalesce()
 
 
-def _complexity(mask: Expr) -> int:
-    """Distinct functions of positions that are not affine: divisions count twice, cases once."""
-    calls = {node for node in walk(mask) if isinstance(node, Call) and pair_axes(node)}
-    divisions = {call.args for call in calls if call.fn in ("floordiv", "mod")}
-    cases = {call for call in calls if call.fn in ("min", "max", "abs", "where") and call.type == INT}
-    return 2 * len(divisions) + len(cases)
+def _named(tiles: Any, context: Any) -> Any | None:
+    """The tiles with every division as a function of t and parameters, None where that takes too long.
+
+    Most masks that are too much for isl fail here, and an operation takes longest here: a sixth of the bound has to do.
+    """
+    usual = context.get_max_operations()
+    renew(context)
+    context.set_max_operations(max(usual // 6, 1))
+    try:
+        return tiles.compute_divs()
+    except isl.Error:
+        return None
+    finally:
+        context.set_max_operations(usual)
+        renew(context)
+
+
+def _where(space: Any, *rows: Mapping[Any, int]) -> Any:
+    """The points, or pairs of points, of a space at which sums of factor times name (1: the number) are at least 0."""
+    found = isl.BasicMap.universe(space) if space.is_map() else isl.BasicSet.universe(space)
+    for row in rows:
+        found = found.add_constraint(isl.Constraint.ineq_from_names(space, row))
+    return isl.Map.from_basic_map(found) if space.is_map() else isl.Set.from_basic_set(found)
 
 
 def _scan(tiles: Any, sets: _TileSets) -> Loops | None:
-    """The loops over a set of tiles, None when there are too many."""
-    try:
+    """The loops over a set of tiles, None when there are none or too many."""
+    if is_plain(tiles, sets.leaves):
+        return _plain(tiles, sets)
+    renew(tiles)
+    try:  # strides; isl's code generation knows them, but takes long
         loops = scan(tiles, sets.context, sets.leaves)
-    except NotClosedError:
+    except (NotClosedError, isl.Error):
         return None
     return loops if len(loops.pieces) <= MAX_PIECES else None
+
+
+def _plain(tiles: Any, sets: _TileSets) -> Loops | None:
+    """Loops over a set of tiles without strides."""
+    parts = disjoint(tiles, sets.context)
+    pieces = ranges(parts, sets.leaves) if parts.n_basic_set() <= MAX_PIECES else None
+    return None if pieces is None else Loops(pieces, exact=True)
+
+
+def _cover(sets: _TileSets) -> Loops | None:
+    """Loops over the live tiles and those that strides leave out between them."""
+    renew(sets.live)
+    try:
+        loops = _plain(sets.live.remove_divs_involving_dims(isl.dim_type.set, 0, 1).coalesce(), sets)
+    except isl.Error:
+        return None
+    return None if loops is None else Loops(loops.pieces, exact=False)
 
 
 def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
@@ -192,6 +239,7 @@ def _all_partial(tile: Tile, why: str) -> Part:
 def _hull(sets: _TileSets, tile: Tile) -> Part:
     """The range from the first to the last live tile."""
     live = sets.live
+    renew(live)
     hull = isl.Set.from_basic_set(live.simple_hull())
     loops = _scan(hull.gist_params(sets.context).coalesce(), sets)
     if loops is None or len(loops.pieces) != 1:

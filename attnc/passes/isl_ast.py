@@ -115,7 +115,7 @@ class _Flattener:
         """An isl AST expression as a typed integer or condition."""
         kind = expr.get_type()
         if kind == isl.ast_expr_type.int:
-            return int_const(expr.get_val().to_python())
+            return int_const(expr.get_val().get_num_si())
         if kind == isl.ast_expr_type.id:
             name = expr.get_id().get_name()
             if name not in self._leaves:

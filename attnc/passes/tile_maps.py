@@ -28,7 +28,7 @@ from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.plan import Part, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import INT
-from attnc.passes.block_sparsity import BlockSparsity
+from attnc.passes.block_sparsity import ROUGH, BlockSparsity
 from attnc.passes.isl import isl
 from attnc.passes.mask_axes import separated
 from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
@@ -243,7 +243,8 @@ def _listed(mask: Expr, flat: Part) -> Part:
     tile = flat.tile
     every = -(-_TRIED // tile.rows) * -(-_TRIED // tile.keys)
     known = frozenset(("i", "j", "r", "c", "N", "M", "q_offset", "k_offset"))
-    if flat.exact or _visited_flat(flat, _TRIED) < every or not is_countable(mask, known):
+    is_short = flat.why != ROUGH and _visited_flat(flat, _TRIED) < every
+    if flat.exact or is_short or not is_countable(mask, known):
         return flat
     axis = TileAxis(Size("N"), int_const(1), tile.rows, tile.keys, 1, _I, _J, mask)
     why = "tiles listed in a table: the mask has no closed form within the bound"
