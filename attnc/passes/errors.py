@@ -72,6 +72,7 @@ class EmptyMask:
     span: Span
 
     def diagnostic(self) -> Diagnostic:
+        """The warning."""
         parts = " and ".join(f"`{part}`" for part in self.parts)
         return Diagnostic(
             code="W502",
