@@ -21,7 +21,7 @@ from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.diagnostics import warn_user
-from attnc.ir.dependence import has_tile_maps, is_aligned
+from attnc.ir.dependence import has_tile_maps, is_aligned, looks_up_positions
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
@@ -29,13 +29,16 @@ from attnc.ir.serialize import MalformedError, dumps, loads
 from attnc.torch_backend import differentiate, run_torch
 
 if TYPE_CHECKING:
-    from attnc.passes.tile_tables import AxisTable
+    from attnc.torch_tiles import PartTables
 
 Backend = Literal["auto", "triton", "interpret", "cpp", "torch"]
 #: Tiles of the torch back end: large, as each costs a few dozen torch calls.
 _TORCH_TILE = Tile(256, 512)
 #: Tiles of the interpreter: what a GPU would use for float32 costs seconds there.
 _INTERPRET_TILE = Tile(32, 32)
+#: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
+_LISTED = {"cpu": 1 << 12}
+_LISTED_ON_DEVICE = 1 << 22
 _DEFAULT_TILES = {"torch": _TORCH_TILE, "interpret": _INTERPRET_TILE}
 _KERNEL_CLASSES = (Arg, KernelText, TritonModule, Variant)
 
@@ -57,8 +60,8 @@ class Executor:
     _runners: dict[tuple[str, PlanOptions, Variant], Any] = field(
         default_factory=dict[tuple[str, PlanOptions, Variant], Any]
     )
-    _made: dict[tuple[PlanOptions, int], tuple[AxisTable, ...]] = field(
-        default_factory=dict[tuple[PlanOptions, int], "tuple[AxisTable, ...]"]
+    _made: dict[tuple[PlanOptions, int, int], PartTables] = field(
+        default_factory=dict[tuple[PlanOptions, int, int], "PartTables"]
     )
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
@@ -73,25 +76,25 @@ class Executor:
     def run(self, call: CallInputs) -> Outputs:
         """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them."""
         backend = self.choose(call.q.device.type)
-        options = self._options(call, backend)
-        if backend == "torch":
-            self.planned = options
-            return run_torch(self.plan(options), call, self._tables(options, call))
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
             return self._upcast(call)
-        if call.q.dtype == torch.float64:
+        if backend != "torch" and call.q.dtype == torch.float64:
             refuse(f'q: float64 runs on backend="torch" only, not on "{backend}"')
+        options, tables = self._prepare(call, backend)
+        self.planned = options
+        if backend == "torch":
+            return run_torch(self.plan(options), call, tables)
         variant = _variant(call)
-        self.planned, self.emitted = options, (options, variant)
+        self.emitted = (options, variant)
         module = self.kernels(options, variant)
-        return run_module(module, call, self._runner(backend, options, variant), self._tile_tables(options, call))
+        return run_module(module, call, self._runner(backend, options, variant), self._on_device(options, call, tables))
 
     def differentiate(
         self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
     ) -> dict[str, Tensor]:
         """Gradients of q, k, v and real tensors by name, from those of the output and of the statistics."""
-        options = self._options(call, self.choose(call.q.device.type))
-        return differentiate(self.plan(options), call, gradients, wanted, self._tables(options, call))
+        options, tables = self._prepare(call, self.choose(call.q.device.type))
+        return differentiate(self.plan(options), call, gradients, wanted, tables)
 
     def choose(self, device: str) -> str:
         """The back end for tensors on a device. Raises CallError when the one that was asked for cannot run there."""
@@ -124,30 +127,49 @@ class Executor:
     def _options(self, call: CallInputs, backend: str) -> PlanOptions:
         tile = self.tile or _DEFAULT_TILES.get(backend)
         aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
-        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned)
+        listed = looks_up_positions(self.module.mask) and _may_list(call)
+        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned, listed)
 
-    # -- tiles that are boxes ----------------------------------------------------------------------------------------
+    # -- tiles that a call tells ---------------------------------------------------------------------------------------
 
-    def _tables(self, options: PlanOptions, call: CallInputs) -> tuple[AxisTable, ...]:
-        """The tables of the plan's axes for the sizes of a call."""
-        axes = self.plan(options).parts[0].axes
-        if not axes:
+    def _prepare(self, call: CallInputs, backend: str) -> tuple[PlanOptions, tuple[PartTables, ...]]:
+        """What to plan for a call, and per part of the plan the tables that its tiles need."""
+        options = self._options(call, backend)
+        found = [self._part_tables(options, number, call) for number in range(len(self.plan(options).parts))]
+        if None not in found:
+            return options, tuple(tables for tables in found if tables is not None)
+        options = replace(options, listed=False)  # a list would be too long: visit what it could have left out
+        return options, tuple(self._part_tables(options, n, call) or () for n in range(len(self.plan(options).parts)))
+
+    def _part_tables(self, options: PlanOptions, number: int, call: CallInputs) -> PartTables | None:
+        """Those of axes, kept by size, or a list, made anew as it depends on data; None when that is too long."""
+        plan = self.plan(options)
+        part = plan.parts[number]
+        if part.listing is not None:
+            from attnc.tile_lists import list_tiles
+
+            tiles = list_tiles(plan, part, call)
+            return None if tiles is None else (tiles,)
+        if not part.axes:
             return ()
         from attnc.passes.tile_tables import axis_table
 
-        key = (options, call.q.shape[2])
+        key = (options, number, call.q.shape[2])
         if key not in self._made:
             names = {"N": call.q.shape[2], "M": call.q.shape[2], "q_offset": 0, "k_offset": 0}
-            self._made[key] = tuple(axis_table(axis, names) for axis in axes)
+            self._made[key] = tuple(axis_table(axis, names) for axis in part.axes)
         return self._made[key]
 
-    def _tile_tables(self, options: PlanOptions, call: CallInputs) -> TileTables | None:
-        """The same as the kernels read them."""
-        tables = self._tables(options, call)
-        if not tables:
+    def _on_device(self, options: PlanOptions, call: CallInputs, found: tuple[PartTables, ...]) -> TileTables | None:
+        """Tables as the kernels read them."""
+        if not any(found):
             return None
-        packed = tuple(torch.as_tensor(table.packed()).to(call.q.device) for table in tables)
-        return TileTables(packed, prod(len(table.starts) for table in tables))
+        packed = tuple(tuple(torch.as_tensor(t.packed()).to(call.q.device) for t in tables) for tables in found)
+        parts = self.plan(options).parts
+        boxes = (
+            prod(t.units for t in tables) if part.axes else None for part, tables in zip(parts, found, strict=True)
+        )
+        return TileTables(packed, tuple(boxes))
 
     # -- what is made ------------------------------------------------------------------------------------------------
 
@@ -260,6 +282,13 @@ def _starts_at_zero(call: CallInputs) -> bool:
     """Whether row r of queries and of keys is position r."""
     starts = (call.q_offset, call.k_offset)
     return call.cu_q is None and all(isinstance(start, int) and start == 0 for start in starts)
+
+
+def _may_list(call: CallInputs) -> bool:
+    """Whether a call is long enough to look at what its mask looks up, and its offsets are known on the host."""
+    queries, keys = call.q.shape[2], call.k.shape[2]
+    known = call.cu_q is None and not any(isinstance(x, Tensor) for x in (call.q_offset, call.k_offset))
+    return known and queries > 1 and queries * keys >= _LISTED.get(call.q.device.type, _LISTED_ON_DEVICE)
 
 
 def _needs_wide(call: CallInputs) -> bool:

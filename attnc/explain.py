@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -45,6 +46,11 @@ class TileCounts:
     partial: int
     sampled: bool
     why_unknown: str | None
+
+    @property
+    def visited(self) -> int:
+        """Tiles that are visited, at most."""
+        return self.total if self.why_unknown else self.full + self.partial
 
     @property
     def skipped(self) -> int:
@@ -138,9 +144,9 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
     part = plan.parts[0]
     names = {**sizes_of(n, m), **defaults(plan), **(params or {})}
     check_fit(plan.module, names)
-    tiles = count_tiles(tile_map(part, names))
-    visited = tiles.total if tiles.why_unknown else tiles.full + tiles.partial
-    pairs = visited * part.tile.rows * part.tile.keys
+    counts = [count_tiles(tile_map(each, names)) for each in plan.parts]
+    tiles = reduce(_together, counts)
+    pairs = sum(count.visited * each.tile.rows * each.tile.keys for count, each in zip(counts, plan.parts, strict=True))
     flops = pairs * _flops_of_pair(plan)
     moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
     half, single, bandwidth = TARGETS[target]
@@ -153,9 +159,9 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
         itemsize=plan.itemsize,
         tile=(part.tile.rows, part.tile.keys),
         tiles=tiles,
-        representation=representation(part),
-        exact=part.exact,
-        why=part.why,
+        representation=" and ".join(representation(each) for each in plan.parts),
+        exact=all(each.exact for each in plan.parts),
+        why="; and ".join(each.why for each in plan.parts),
         visited_pairs=pairs,
         kept=kept(plan, names),
         flops=flops,
@@ -200,6 +206,12 @@ def usual_size(module: AttentionModule) -> int:
     """The number of queries that is explained when none is given: the points of the grid, where they are known."""
     points = next((side.extents({}) for side in grid_sides(module)), None)
     return _USUAL if points is None else prod(points)
+
+
+def _together(a: TileCounts, b: TileCounts) -> TileCounts:
+    """The counts of several parts; their tiles together are what could be visited."""
+    unknown = a.why_unknown or b.why_unknown
+    return TileCounts(a.total + b.total, a.full + b.full, a.partial + b.partial, a.sampled or b.sampled, unknown)
 
 
 def _flops_of_pair(plan: KernelPlan) -> int:

@@ -6,7 +6,7 @@ The closed forms are those of tiles of one pair: what they visit is what the mas
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class Kept:
 def kept(plan: KernelPlan, names: Mapping[str, Any], counter: Counter | str | None = None) -> Kept:
     """Counted exactly, or not at all. `counter` is that of `counter_of`, where it is known already."""
     part = plan.parts[0]
-    if part.axes and part.exact and (len(part.axes) > 1 or plan.module.grid_q is not None):
+    if len(plan.parts) == 1 and part.axes and part.exact and (len(part.axes) > 1 or plan.module.grid_q is not None):
         return _product(part, names)
     counter = counter_of(plan, names) if counter is None else counter
     if isinstance(counter, str):
@@ -75,6 +75,10 @@ def counter_of(plan: KernelPlan, names: Mapping[str, Any]) -> Counter | str:
     """Who counts the keys of single rows; the reason as text where nobody can in reasonable time."""
     if names["N"] > MAX_ROWS:
         return f"not counted: more than {MAX_ROWS} rows"
+    if len(plan.parts) > 1:
+        found = [counter_of(replace(plan, mask=plan.mask_of(part), parts=(part,)), names) for part in plan.parts]
+        counters = tuple(counter for counter in found if not isinstance(counter, str))
+        return _Sum(counters) if len(counters) == len(found) else next(why for why in found if isinstance(why, str))
     ones = BlockSparsity(MAX_OPERATIONS).run(plan.mask, Tile(1, 1))
     axis = tile_map(ones, names).axes[0]
     probe = np.zeros(min(names["N"], 1), np.int64)
@@ -105,6 +109,17 @@ class _ClosedForm:
         for runs in self.axis.runs(rows) if len(rows) else ():
             counts += np.bincount(runs.unit - rows[0], runs.count, len(rows)).astype(np.int64)
         return counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """Parts share no pair, so their counts add up."""
+
+    parts: tuple[Counter, ...]
+    why: str = "counted part by part"
+
+    def of(self, rows: Ints) -> Ints:
+        return sum((part.of(rows) for part in self.parts), np.zeros(len(rows), np.int64))
 
 
 @dataclass(frozen=True, slots=True)

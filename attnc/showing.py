@@ -18,6 +18,7 @@ from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.traverse import walk
 from attnc.passes.pipeline import make_plan
+from attnc.pictures.bounds import in_one_part
 from attnc.pictures.html import matrix_html, neighbourhood_html
 from attnc.pictures.matrix import Matrix, draw_matrix
 from attnc.pictures.matrix_sheet import matrix_sheet
@@ -170,7 +171,7 @@ def picture_of(
     plan = make_plan(module, PlanOptions(shape.head_dim, shape.value_dim, shape.itemsize, shape.tile, aligned))
     names = {**sizes_of(n, m), **defaults(plan), **(params or {}), **_heads(module, head, heads)}
     check_fit(module, names)
-    return Picture(plan, names, on_grid, query, rows, keys)
+    return Picture(in_one_part(plan), names, on_grid, query, rows, keys)
 
 
 def _sizes(n: int | None, m: int | None, grid: tuple[tuple[int, ...], int] | None) -> tuple[int, int]:

@@ -6,31 +6,32 @@ expressions comes from `eager.py`. 16-bit inputs are computed in float32, float6
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
 from attnc.eager import Env, evaluate
-from attnc.ir.dependence import axes, conjuncts, is_key_clause
+from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref
-from attnc.ir.plan import Accumulator, Derived, KernelPlan, Piece, Sweep
+from attnc.ir.plan import Accumulator, Derived, KernelPlan, Stage, Sweep
 from attnc.ir.traverse import walk
-from attnc.packing import documents, int_list
+from attnc.packing import documents
+from attnc.torch_tiles import PartTables, Tiling, Tokens
 
-if TYPE_CHECKING:
-    from attnc.passes.tile_tables import AxisTable
+Tables = Sequence[PartTables]
 
+#: The name of the output among what stages leave; no binding can have it.
+_OUTPUT = "out of a row"
 _IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
-def run_torch(plan: KernelPlan, call: CallInputs, tables: Sequence[AxisTable] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+def run_torch(plan: KernelPlan, call: CallInputs, tables: Tables = ()) -> tuple[Tensor, dict[str, Tensor]]:
     """The output [B, H, N, Dv] in the dtype of q and the statistics [B, H, N], float32 (float64 for float64).
 
-    `tables` are those of the plan's axes, when its tiles are boxes.
+    `tables` are those of each part of the plan, when its tiles are boxes or listed.
     """
     if call.cu_q is None or call.cu_k is None:
         return _Execution(plan, call, tables).run()
@@ -47,7 +48,7 @@ def differentiate(
     call: CallInputs,
     gradients: tuple[Tensor, Mapping[str, Tensor]],
     wanted: frozenset[str],
-    tables: Sequence[AxisTable] = (),
+    tables: Tables = (),
 ) -> dict[str, Tensor]:
     """Gradients of the `wanted` among q, k, v and the tensors, by name: the call run again and differentiated.
 
@@ -70,11 +71,13 @@ def differentiate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Tokens:
-    """Stored rows: `where` indexes a tensor with them (a range makes a view), `index` lists them."""
+class _Pass:
+    """A sweep of some rows over what one mask keeps."""
 
-    where: slice | Tensor
-    index: Tensor
+    sweep: Sweep
+    mask: Expr
+    env: Env
+    rows: Tokens
 
 
 @dataclass(slots=True)
@@ -87,8 +90,41 @@ class _Tile:
     shape: tuple[int, ...]
 
 
+def environment(plan: KernelPlan, call: CallInputs, dtype: torch.dtype) -> Env:
+    """What the expressions of a plan read of a call, but for rows and columns."""
+    batch, heads, rows = call.q.shape[:3]
+    key_heads, keys = call.k.shape[1:3]
+    device = call.q.device
+    head = torch.arange(heads, device=device).view(1, -1, 1, 1)
+    q_offset = keys - rows if isinstance(call.q_offset, str) else call.q_offset
+    return Env(
+        indices={
+            "b": torch.arange(batch, device=device).view(-1, 1, 1, 1),
+            "h": head,
+            "hk": head // max(heads // max(key_heads, 1), 1),
+        },
+        sizes={"B": batch, "H": heads, "Hk": key_heads, "N": rows, "M": keys, "D": plan.head_dim, "Dv": plan.value_dim},
+        params=call.params,
+        values={
+            "q_offset": _offset(q_offset, device),
+            "k_offset": _offset(call.k_offset, device),
+            "scale": torch.tensor(call.scale, dtype=dtype, device=device),
+        },
+        tensors={name: x.to(dtype) if x.is_floating_point() else x for name, x in call.tensors.items()},
+        dtype=dtype,
+        device=device,
+        relative=True,
+    )
+
+
+def _offset(offset: int | Tensor, device: torch.device) -> Tensor:
+    if isinstance(offset, int):
+        return torch.tensor(offset, device=device)
+    return offset.to(torch.int64).view(-1, 1, 1, 1)
+
+
 class _Execution:
-    def __init__(self, plan: KernelPlan, call: CallInputs, tables: Sequence[AxisTable] = ()) -> None:
+    def __init__(self, plan: KernelPlan, call: CallInputs, tables: Tables = ()) -> None:
         self._plan = plan
         self._tables = tables
         self._call = call
@@ -101,90 +137,35 @@ class _Execution:
             "k": call.k.to(self._dtype),
             "v": call.v.to(self._dtype),
         }
-        self._base = self._environment()
+        self._base = environment(plan, call, self._dtype)
 
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
         for derived in self._plan.derived:
             self._stored[derived.name] = self._derive(derived)
         self._base = replace(self._base, tensors={**self._base.tensors, **self._stored})
-        names = [binding.name for binding in self._plan.aux] if self._call.return_aux else []
-        outputs: list[Tensor] = []
-        statistics: dict[str, list[Tensor]] = {name: [] for name in names}
+        found: dict[str, Tensor] = {}
+        for stage, tables in zip(self._plan.stages, self._stage_tables(), strict=True):
+            found.update(self._stage(stage, tables, found))
+        out = found.pop(_OUTPUT).to(self._call.q.dtype)
+        return out, {b.name: found[b.name] for b in self._plan.aux} if self._call.return_aux else {}
+
+    def _stage_tables(self) -> list[PartTables]:
+        """The tables of each stage's part; none for calls that need none."""
+        parts = self._plan.parts
+        return [self._tables[parts.index(stage.part)] if self._tables else () for stage in self._plan.stages]
+
+    def _stage(self, stage: Stage, tables: PartTables, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a stage leaves, of all rows: output and statistics, or accumulators."""
+        tiles: list[dict[str, Tensor]] = []
         order: list[Tensor] = []
-        for rows, visits in self._tiles():
-            output, aux = self._query_tile(rows, visits)
-            outputs.append(output)
-            for name in names:
-                statistics[name].append(aux[name])
+        tiling = Tiling(stage.part, tables, self._base, self._call)
+        for rows, visits in tiling.tiles():
+            tiles.append(self._query_tile(stage, rows, visits, before))
             order.append(rows.index)
-        place = torch.argsort(torch.cat(order)) if self._tables else None
-        out = _joined(outputs, place).to(self._call.q.dtype)
-        return out, {name: _joined(parts, place) for name, parts in statistics.items()}
-
-    def _tiles(self) -> Iterator[tuple[_Tokens, list[tuple[_Tokens, bool]]]]:
-        """Query tiles with the key tiles that they visit, and whether those are full."""
-        axes = self._plan.parts[0].axes
-        if axes and self._rows:
-            from attnc.passes.tile_tables import boxes  # most plans have none, and it loads isl
-
-            split = any(visit.kind == "full" for visit in self._plan.parts[0].visits)
-            sizes = {"N": self._rows, "M": self._keys}
-            for box in boxes(axes, self._tables, sizes):
-                visits = [(self._listed(keys), full and split) for keys, full in box.keys]
-                yield self._listed(box.rows), visits
-            return
-        step, width = self._plan.parts[0].tile.rows, self._plan.parts[0].tile.keys
-        for first in range(0, max(self._rows, 1), step):
-            rows = self._range(first, min(first + step, self._rows))
-            env = self._at_rows(self._base, rows.index)
-            found = self._visits(env, first, min(first + step, self._rows))
-            yield (
-                rows,
-                [(self._range(tile * width, min((tile + 1) * width, self._keys)), full) for tile, full in found],
-            )
-
-    def _range(self, first: int, last: int) -> _Tokens:
-        return _Tokens(slice(first, last), torch.arange(first, last, device=self._device))
-
-    def _listed(self, rows: Any) -> _Tokens:
-        index = torch.as_tensor(rows).to(self._device)
-        return _Tokens(index, index)
+        place = torch.argsort(torch.cat(order)) if stage.part.axes else None
+        return {name: _joined([tile[name] for tile in tiles], place) for name in tiles[0]}
 
     # -- environments --------------------------------------------------------------------------------------------
-
-    def _environment(self) -> Env:
-        call = self._call
-        group = max(self._heads // max(self._key_heads, 1), 1)
-        heads = torch.arange(self._heads, device=self._device).view(1, -1, 1, 1)
-        k_offset = self._offset(call.k_offset)
-        q_offset = self._offset(self._keys - self._rows if isinstance(call.q_offset, str) else call.q_offset)
-        sizes = {"B": self._batch, "H": self._heads, "Hk": self._key_heads, "N": self._rows, "M": self._keys}
-        return Env(
-            indices={
-                "b": torch.arange(self._batch, device=self._device).view(-1, 1, 1, 1),
-                "h": heads,
-                "hk": heads // group,
-            },
-            sizes={**sizes, "D": self._plan.head_dim, "Dv": self._plan.value_dim},
-            params=call.params,
-            values={
-                "q_offset": q_offset,
-                "k_offset": k_offset,
-                "scale": torch.tensor(call.scale, dtype=self._dtype, device=self._device),
-            },
-            tensors={name: self._tensor(tensor) for name, tensor in call.tensors.items()},
-            dtype=self._dtype,
-            device=self._device,
-            relative=True,
-        )
-
-    def _tensor(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
-
-    def _offset(self, offset: int | Tensor) -> Tensor:
-        if isinstance(offset, int):
-            return torch.tensor(offset, device=self._device)
-        return offset.to(torch.int64).view(-1, 1, 1, 1)
 
     def _at_rows(self, env: Env, rows: Tensor) -> Env:
         r = rows.view(1, 1, -1, 1)
@@ -223,73 +204,38 @@ class _Execution:
 
     # -- tiles ---------------------------------------------------------------------------------------------------
 
-    def _query_tile(self, rows: _Tokens, visits: list[tuple[_Tokens, bool]]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _query_tile(
+        self, stage: Stage, rows: Tokens, visits: list[tuple[Tokens, bool]], before: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         env = self._at_rows(self._base, rows.index)
-        refs: dict[str, Tensor] = {}
-        for sweep in self._plan.sweeps:
-            refs.update(self._sweep(sweep, env, visits, refs, rows))
-        final = replace(env, refs=refs, values={**env.values})
-        shape = (self._batch, self._heads, rows.index.numel())
-        out = evaluate(self._plan.output, final)
-        out = out.expand(*shape, 1, self._plan.value_dim).squeeze(3)
-        aux = {b.name: evaluate(b.expr, final).expand(*shape, 1).squeeze(3) for b in self._plan.aux}
-        return out, aux
+        refs = {name: value[:, :, rows.where] for name, value in before.items()}
+        found: dict[str, Tensor] = {}
+        for number in stage.sweeps:
+            sweep = self._plan.sweeps[number]
+            start = {acc.name: refs[acc.name] for acc in sweep.accumulators} if stage.resumes else None
+            found = self._sweep(_Pass(sweep, self._plan.mask_of(stage.part), env, rows), visits, refs, start)
+            refs.update(found)
+        return self._finish(replace(env, refs=refs), rows.index.numel()) if stage.finishes else found
 
-    def _visits(self, env: Env, first: int, last: int) -> list[tuple[int, bool]]:
-        """(key tile, full) of a query tile: full only where it is full for every batch and head."""
-        if last <= first or self._keys == 0:
-            return []
-        bounds = {
-            "i0": env.values["q_offset"] + first,
-            "i1": env.values["q_offset"] + last - 1,
-        }
-        env = replace(env, refs=bounds)
-        full: dict[int, int] = {}
-        live: dict[int, None] = {}
-        copies = 1
-        for visit in self._plan.parts[0].visits:
-            for piece in visit.pieces:
-                ranges = self._ranges(piece, env)
-                copies = max(copies, self._batch * self._heads)
-                for tile, count in ranges.items():
-                    live[tile] = None
-                    if visit.kind == "full":
-                        full[tile] = full.get(tile, 0) + count
-        return [(tile, full.get(tile, 0) == copies) for tile in sorted(live)]
-
-    def _ranges(self, piece: Piece, env: Env) -> dict[int, int]:
-        """Key tiles of a piece with the number of (batch, head) that visit them."""
-        shape = (self._batch, self._heads, 1, 1)
-        uniform = not any(axes(e) & {"b", "h", "hk"} for e in (piece.guard, piece.low, piece.high))
-        uniform = uniform and env.refs["i0"].numel() == 1 and env.values["k_offset"].numel() == 1
-        low, high, guard = (evaluate(e, env) for e in (piece.low, piece.high, piece.guard))
-        if uniform:
-            shape = (1, 1, 1, 1)
-        weight = self._batch * self._heads if uniform else 1
-        found: dict[int, int] = {}
-        limits = zip(
-            int_list(low.expand(shape)),
-            int_list(high.expand(shape)),
-            int_list(guard.expand(shape)),
-            strict=True,
-        )
-        for a, b, holds in limits:
-            for tile in range(a, b + 1, piece.step) if holds else ():
-                found[tile] = found.get(tile, 0) + weight
-        return found
+    def _finish(self, env: Env, rows: int) -> dict[str, Tensor]:
+        """Output and statistics of some rows."""
+        shape = (self._batch, self._heads, rows)
+        out = evaluate(self._plan.output, env).expand(*shape, 1, self._plan.value_dim).squeeze(3)
+        asked = self._plan.aux if self._call.return_aux else ()
+        return {_OUTPUT: out, **{b.name: evaluate(b.expr, env).expand(*shape, 1).squeeze(3) for b in asked}}
 
     def _sweep(
         self,
-        sweep: Sweep,
-        env: Env,
-        visits: list[tuple[_Tokens, bool]],
+        here: _Pass,
+        visits: list[tuple[Tokens, bool]],
         refs: Mapping[str, Tensor],
-        rows: _Tokens,
+        start: Mapping[str, Tensor] | None,
     ) -> dict[str, Tensor]:
-        state = {acc.name: self._identity(acc, rows.index.numel()) for acc in sweep.accumulators}
+        state = {acc.name: self._identity(acc, here.rows.index.numel()) for acc in here.sweep.accumulators}
+        state.update(start or {})
         for keys, full in visits:
             if keys.index.numel():
-                state = self._update(sweep, self._tile(sweep, env, refs, keys, rows, full=full), refs, state)
+                state = self._update(here.sweep, self._tile(here, refs, keys, full=full), refs, state)
         return state
 
     def _identity(self, acc: Accumulator, rows: int) -> Tensor:
@@ -298,18 +244,16 @@ class _Execution:
             shape = (*shape, acc.dim)
         return torch.full(shape, _IDENTITY[acc.op], dtype=self._dtype, device=self._device)
 
-    def _tile(
-        self, sweep: Sweep, env: Env, refs: Mapping[str, Tensor], keys: _Tokens, rows: _Tokens, *, full: bool
-    ) -> _Tile:
-        env = self._at_keys(env, keys.index)
-        alive = self._alive(env)
+    def _tile(self, here: _Pass, refs: Mapping[str, Tensor], keys: Tokens, *, full: bool) -> _Tile:
+        env, rows = self._at_keys(here.env, keys.index), here.rows
+        alive = _alive(here.mask, env)
         found = {**refs, **self._dots(rows, keys, alive)}
         env = replace(env, refs=found)
         found.update({p.name: self._pair(env, p.left, p.right, rows, keys) for p in self._plan.pair_dots})
-        keep = None if full else evaluate(self._plan.mask, env)
+        keep = None if full else evaluate(here.mask, env)
         shape = (self._batch, self._heads, rows.index.numel(), keys.index.numel())
         keep = None if keep is None else keep.expand(shape)
-        if sweep.reads_logit:
+        if here.sweep.reads_logit:
             score = evaluate(self._plan.score, env).expand(shape)
             if keep is not None:
                 score = torch.where(keep, score, torch.full_like(score, float("-inf")))
@@ -321,22 +265,13 @@ class _Execution:
         value = self._stored[name]
         return value if value.shape[1] == self._heads else value.repeat_interleave(self._heads // value.shape[1], dim=1)
 
-    def _alive(self, env: Env) -> Tensor | None:
-        """Keys [B, H, keys, 1] that clauses on the key alone leave; what they remove must not leak, NaN or not."""
-        alive: Tensor | None = None
-        for clause in conjuncts(self._plan.mask):
-            if is_key_clause(clause):
-                holds = evaluate(clause, env)
-                alive = holds if alive is None else alive & holds
-        return None if alive is None else alive.transpose(2, 3)
-
-    def _dots(self, rows: _Tokens, keys: _Tokens, alive: Tensor | None) -> dict[str, Tensor]:
+    def _dots(self, rows: Tokens, keys: Tokens, alive: Tensor | None) -> dict[str, Tensor]:
         def product(left: Tensor, right: Tensor) -> Tensor:
             return left[:, :, rows.where] @ _cleared(right[:, :, keys.where], alive).transpose(2, 3)
 
         return {t.name: product(self._stored[t.left], self._grouped(t.right)) for t in self._plan.dots}
 
-    def _pair(self, env: Env, left: Expr, right: Expr, rows: _Tokens, keys: _Tokens) -> Tensor:
+    def _pair(self, env: Env, left: Expr, right: Expr, rows: Tokens, keys: Tokens) -> Tensor:
         tokens = self._token_values("H")
         values = {"q": tokens["q"][:, :, rows.where], "k": tokens["k"][:, :, :, keys.where]}
         here = replace(env, values={**env.values, **values})
@@ -380,6 +315,16 @@ def _joined(parts: list[Tensor], place: Tensor | None) -> Tensor:
     """Rows of all tiles, in the order of the tokens."""
     whole = torch.cat(parts, dim=2)
     return whole if place is None else whole.index_select(2, place)
+
+
+def _alive(mask: Expr, env: Env) -> Tensor | None:
+    """Keys [B, H, keys, 1] that clauses on the key alone leave; what they remove must not leak, NaN or not."""
+    alive: Tensor | None = None
+    for clause in conjuncts(mask):
+        if is_key_clause(clause):
+            holds = evaluate(clause, env)
+            alive = holds if alive is None else alive & holds
+    return None if alive is None else alive.transpose(2, 3)
 
 
 def _cleared(tokens: Tensor, alive: Tensor | None) -> Tensor:

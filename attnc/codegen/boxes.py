@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attnc.codegen.context import Arg
+from attnc.codegen.context import Arg, table_key
 from attnc.ir.expr import Const, Expr, Size
 from attnc.ir.plan import TileAxis
 
@@ -98,9 +98,9 @@ def not_full_text(axes: Sequence[TileAxis]) -> str:
     return " | ".join(f"(t{n} >= full{n})" for n in range(len(axes)))
 
 
-def table_args(axes: Sequence[TileAxis]) -> list[Arg]:
+def table_args(axes: Sequence[TileAxis], part: int) -> list[Arg]:
     """Pointers to the tables."""
-    return [Arg(f"axis{n}_ptr", "pointer", f"axis:{n}", kind="int") for n in range(len(axes))]
+    return [Arg(f"axis{n}_ptr", "pointer", table_key(part, n), kind="int") for n in range(len(axes))]
 
 
 def _slot(lanes: str, inner: int, size: int, total: int) -> str:

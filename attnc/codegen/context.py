@@ -26,6 +26,11 @@ class Arg:
     value: int = 0
 
 
+def table_key(part: int, number: int = 0) -> str:
+    """The key of a table of a part's tiles among the buffers of a call."""
+    return f"table:{part}:{number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """Properties of a call that change the text of the kernels."""
@@ -74,6 +79,8 @@ class KernelText:
     grid_side: Literal["q", "k"]
     grid_heads: Literal["H", "Hk"]
     output: str
+    #: Number of the plan's part whose tiles it visits.
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)

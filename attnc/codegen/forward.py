@@ -2,58 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from attnc.codegen import boxes
+from attnc.codegen import boxes, states
 from attnc.codegen.code import Block, Code, Feature
-from attnc.codegen.context import Arg, KernelText, SweepText, Variant, VisitText
+from attnc.codegen.context import Arg, KernelText, SweepText, Variant, VisitText, table_key
 from attnc.codegen.emitter import Emitter
+from attnc.codegen.listings import listed_tile_lines, listing_lines
 from attnc.codegen.loops import piece_lines
-from attnc.codegen.place import (
-    make_emitter,
-    place_args,
-    place_lines,
-    program_lines,
-    tensor_args,
-    tensor_codes,
-    used_args,
-)
+from attnc.codegen.place import make_emitter, place_args, program_lines, row_lines, tensor_args, used_args
 from attnc.codegen.provenance import describe
+from attnc.codegen.states import IDENTITY
+from attnc.codegen.token_loads import TokenLoads, padded
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import TRUE, Expr, Ref, Value
-from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Part, Sweep, Visit
+from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Stage, Sweep, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import REAL
 
-_IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 _LOGIT = Value("s", REAL)
 
 
-def padded(dim: int) -> int:
-    """Features as a block: a power of two, at least what a tensor core takes."""
-    return max(16, 1 << (dim - 1).bit_length())
-
-
-def attention_kernel(plan: KernelPlan, variant: Variant) -> tuple[KernelText, Emitter]:
-    """The kernel text of the only part of a plan."""
-    return _AttentionKernel(plan, variant, plan.parts[0]).build()
-
-
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    """A stored vector that the kernel loads: its tensor, length, side and the head that it is read for."""
-
-    name: str
-    stem: str
-    dim: int
-    heads: str
+def attention_kernels(plan: KernelPlan, variant: Variant) -> list[tuple[KernelText, Emitter]]:
+    """The kernel texts of a plan's stages, in the order in which they run."""
+    stages = plan.stages
+    names = ["attention"] if len(stages) == 1 else [f"attention_{n}" for n in range(len(stages))]
+    return [_AttentionKernel(plan, variant, stage, name).build() for stage, name in zip(stages, names, strict=True)]
 
 
 class _AttentionKernel:
-    def __init__(self, plan: KernelPlan, variant: Variant, part: Part) -> None:
+    def __init__(self, plan: KernelPlan, variant: Variant, stage: Stage, name: str) -> None:
         self._plan = plan
         self._variant = variant
-        self._part = part
+        self._stage = stage
+        self._name = name
+        self._part = part = stage.part
+        self._number = plan.parts.index(part)
+        self._mask = plan.mask_of(part)
         indices = {
             "b": Code("b"),
             "h": Code("h"),
@@ -68,17 +51,17 @@ class _AttentionKernel:
         self._emitter.lane_masks["i"] = "row_ok"
         for n, axis in enumerate(part.axes):
             self._emitter.outer.memo[axis.query, ""] = Code(f"x{n}", "i")
-        self._stems = {name: code.stem for name, code in tensor_codes(plan, variant).items()}
+        self._tokens = TokenLoads(plan, variant)
 
     def build(self) -> tuple[KernelText, Emitter]:
         tile = self._part.tile
-        queries = self._query_lines()
-        sweeps = tuple(self._sweep(n, sweep) for n, sweep in enumerate(self._plan.sweeps))
-        epilogue = self._epilogue()
+        queries = (*self._tokens.query_lines(), *self._finished())
+        sweeps = tuple(self._sweep(n, self._plan.sweeps[n]) for n in self._stage.sweeps)
+        epilogue = self._epilogue() if self._stage.finishes else self._left()
         prologue = tuple(self._emitter.outer.lines)
         kernel = KernelText(
             kind="attention",
-            name="attention",
+            name=self._name,
             title=f"Attention of one tile of {tile.rows} queries of one head.",
             notes=self._notes(),
             args=self._args(),
@@ -90,76 +73,39 @@ class _AttentionKernel:
             grid_side="q",
             grid_heads="H",
             output="out",
+            part=self._number,
         )
         return kernel, self._emitter
 
     def _place(self) -> tuple[str, ...]:
         tile = self._part.tile
         lanes = f"lanes = tl.arange(0, {tile.keys})"
+        program = program_lines("H", self._variant, descending=self._part.descending)
         if self._part.axes:
-            rows = boxes.query_lines(self._part.axes, tile.rows)
-            return (*program_lines("H", self._variant), *rows, lanes)
+            return (*program, *boxes.query_lines(self._part.axes, tile.rows), lanes)
+        listed = () if self._part.listing is None else listing_lines(self._part.listing)
         return (
-            *place_lines("q", "H", tile.rows, self._variant),
+            *program,
+            *listed,
+            *row_lines("q", tile.rows, self._variant),
             f"i0 = q_offset + tile * {tile.rows}",
             f"i1 = q_offset + tl.minimum(tile * {tile.rows} + {tile.rows}, N) - 1",
             lanes,
         )
 
-    # -- operands ------------------------------------------------------------------------------------------------
+    # -- stages ---------------------------------------------------------------------------------------------------
 
-    def _operand(self, name: str, dim: int) -> _Operand:
-        heads = {"q": "h", "k": "hk", "v": "hk"}.get(name)
-        if heads is None:
-            derived = next(d for d in self._plan.derived if d.name == name)
-            heads = "h" if derived.heads == "H" else "hk"
-        return _Operand(name, self._stems[name], dim, heads)
+    def _finished(self) -> list[str]:
+        """What earlier stages finished: the accumulators of sweeps before this one."""
+        before = [acc for sweep in self._plan.sweeps[: self._stage.sweeps[0]] for acc in sweep.accumulators]
+        for acc in before:
+            self._emitter.refs[acc.name] = Code(acc.name, "id" if acc.weighted else "i", "real", inner=True)
+        return [line for acc in before for line in states.load_lines(acc, self._variant)]
 
-    def _base(self, operand: _Operand) -> str:
-        stem, heads = operand.stem, operand.heads
-        return f"{stem}_ptr + b.to(tl.int64) * {stem}_s0 + {heads}.to(tl.int64) * {stem}_s1"
-
-    def _query_lines(self) -> tuple[str, ...]:
-        """Query-side operands are loaded once."""
-        lines: list[str] = []
-        for name in dict.fromkeys(term.left for term in self._plan.dots):
-            dim = next(term.dim for term in self._plan.dots if term.left == name)
-            operand = self._operand(name, dim)
-            start = "q_start + " if self._variant.packed else ""
-            block = padded(dim)
-            mask = "row_ok[:, None]" if block == dim else f"row_ok[:, None] & (f_{name} < {dim})[None, :]"
-            lines += [
-                f"f_{name} = tl.arange(0, {block})",
-                (
-                    f"left_{name} = tl.load({self._base(operand)} + ({start}row).to(tl.int64)[:, None] * "
-                    f"{operand.stem}_s2 + f_{name}[None, :] * {operand.stem}_s3, mask={mask}, other=0.0)"
-                ),
-            ]
-        for name in dict.fromkeys(term.right for term in self._plan.dots):
-            dim = next(term.dim for term in self._plan.dots if term.right == name)
-            lines += self._key_base(name, dim, "k")
-        return (*lines, *self._key_base(self._plan.values, self._plan.value_dim, "v"))
-
-    def _key_base(self, name: str, dim: int, role: str) -> list[str]:
-        operand = self._operand(name, dim)
-        start = f" + k_start * {operand.stem}_s2" if self._variant.packed else ""
-        return [
-            f"f{role}_{name} = tl.arange(0, {padded(dim)})",
-            f"base{role}_{name} = {self._base(operand)}{start}",
-        ]
-
-    def _key_load(self, name: str, dim: int, role: str, column_mask: str) -> str:
-        """A tile of a key-side operand: keys as columns for the logits, as rows for the values."""
-        stem = self._stems[name]
-        row, feature = ("[None, :]", "[:, None]") if role == "k" else ("[:, None]", "[None, :]")
-        masks = [f"{column_mask}{row}"] if column_mask else []
-        if padded(dim) != dim:
-            masks.append(f"(f{role}_{name} < {dim}){feature}")
-        mask = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
-        return (
-            f"tl.load(base{role}_{name} + col.to(tl.int64){row} * {stem}_s2 + "
-            f"f{role}_{name}{feature} * {stem}_s3{mask})"
-        )
+    def _left(self) -> tuple[str, ...]:
+        """The accumulators that a stage which does not finish leaves to the next."""
+        accumulators = self._plan.sweeps[self._stage.sweeps[-1]].accumulators
+        return tuple(line for acc in accumulators for line in states.store_lines(acc, self._variant))
 
     # -- sweeps --------------------------------------------------------------------------------------------------
 
@@ -167,8 +113,11 @@ class _AttentionKernel:
         tile = self._part.tile
         start: list[str] = []
         for acc in sweep.accumulators:
+            if self._stage.resumes:
+                start += states.load_lines(acc, self._variant)
+                continue
             shape = f"[{tile.rows}, {padded(acc.dim)}]" if acc.weighted else f"[{tile.rows}]"
-            start.append(f"{acc.name} = tl.full({shape}, {_IDENTITY[acc.op]}, tl.float32)")
+            start.append(f"{acc.name} = tl.full({shape}, {IDENTITY[acc.op]}, tl.float32)")
         visits = tuple(self._visit(sweep, visit) for visit in self._part.visits)
         for acc in sweep.accumulators:
             self._emitter.refs[acc.name] = Code(acc.name, "id" if acc.weighted else "i", "real", inner=True)
@@ -196,9 +145,15 @@ class _AttentionKernel:
         if axes:
             count = boxes.count_text(axes, visit.kind, split=len(self._part.visits) > 1)
             return [], count, boxes.key_lines(axes, visit.kind, tile.keys)
+        if self._part.listing is not None:
+            return [], f"{visit.kind}_count", [*listed_tile_lines(visit.kind), *self._column_lines()]
         before, count, index = piece_lines(self._emitter, visit)
+        return before, count, [*index, *self._column_lines()]
+
+    def _column_lines(self) -> list[str]:
+        """Columns of a key tile that is a range of positions."""
         wide = ".to(tl.int64)" if self._variant.wide else ""
-        return before, count, [*index, f"col = key_tile * {tile.keys} + lanes{wide}", "j = k_offset + col"]
+        return [f"col = key_tile * {self._part.tile.keys} + lanes{wide}", "j = k_offset + col"]
 
     def _unless_full(self, visit: Visit, lines: list[str]) -> list[str]:
         """The loop over live boxes passes by those that the loop over full ones has done."""
@@ -214,9 +169,9 @@ class _AttentionKernel:
         """Which pairs of a partial tile exist; clauses on the key alone also guard the loads of K and V."""
         emitter = self._emitter
         emitter.line(f"col_ok = {boxes.inside_text(self._part.axes) if self._part.axes else 'col < M'}")
-        if self._plan.mask != TRUE:
-            emitter.line(f"# mask: {describe(self._plan.module.mask)}")
-        clauses = conjuncts(self._plan.mask)
+        if self._mask != TRUE:
+            emitter.line(f"# mask: {describe(self._mask if self._part.mask else self._plan.module.mask)}")
+        clauses = conjuncts(self._mask)
         own = [clause for clause in clauses if is_key_clause(clause)]
         other = [clause for clause in clauses if not is_key_clause(clause)]
         if own:
@@ -243,7 +198,7 @@ class _AttentionKernel:
             read |= {node.name for node in walk(self._plan.score) if isinstance(node, Ref)}
         terms = [term for term in self._plan.dots if term.name in read]
         for name, dim in {term.right: term.dim for term in terms}.items():
-            emitter.line(f"right_{name} = {self._key_load(name, dim, 'k', 'col_ok' if keep else '')}")
+            emitter.line(f"right_{name} = {self._tokens.key_load(name, dim, 'k', 'col_ok' if keep else '')}")
         for term in terms:
             emitter.line(f'{term.name} = tl.dot(left_{term.left}, right_{term.right}, input_precision="ieee")')
             emitter.refs[term.name] = Code(term.name, "ij", "real", inner=True)
@@ -295,7 +250,7 @@ class _AttentionKernel:
         body = substitute(acc.body, {_LOGIT: Ref("s", REAL)})
         text = self._as_pair(emitter.emit(body))
         if keep and acc.needs_mask:
-            text = f"tl.where({keep}, {text}, {_IDENTITY[acc.op]})"
+            text = f"tl.where({keep}, {text}, {IDENTITY[acc.op]})"
         new = f"{acc.name}_new"
         factor = self._factor(acc)
         if acc.weighted:
@@ -315,7 +270,7 @@ class _AttentionKernel:
         """Bodies read the running extremum; while it is still the identity they read 0, so that nothing is NaN."""
         emitter = self._emitter
         safe = f"{acc.name}_safe"
-        emitter.line(f"{safe} = tl.where({new} == {_IDENTITY[acc.op]}, 0.0, {new})")
+        emitter.line(f"{safe} = tl.where({new} == {IDENTITY[acc.op]}, 0.0, {new})")
         emitter.refs[acc.name] = Code(safe, "i", "real", inner=True)
         emitter.refs[f"{acc.name}.old"] = Code(acc.name, "i", "real", inner=True)
 
@@ -334,7 +289,7 @@ class _AttentionKernel:
         assert emitter.inner is not None
         name = f"values_{self._plan.values}"
         if not any(line.startswith(f"{name} = ") for line in emitter.inner.lines):
-            load = self._key_load(self._plan.values, self._plan.value_dim, "v", "col_ok" if keep else "")
+            load = self._tokens.key_load(self._plan.values, self._plan.value_dim, "v", "col_ok" if keep else "")
             emitter.line(f"{name} = {load}")
         return name
 
@@ -369,10 +324,23 @@ class _AttentionKernel:
         plan = self._plan
         operands = {term.left for term in plan.dots} | {term.right for term in plan.dots} | {plan.values}
         args = [*place_args(self._variant), *used_args(self._emitter, plan, tuple(operands))]
-        args += [*boxes.table_args(self._part.axes), *tensor_args("out", "out", 4, "real")]
+        args += boxes.table_args(self._part.axes, self._number)
+        if self._part.listing is not None:
+            args.append(Arg("list_ptr", "pointer", table_key(self._number), kind="int"))
+        args += [arg for acc in self._stored() for arg in states.state_args(acc)]
+        if not self._stage.finishes:
+            return tuple(args)
+        args += tensor_args("out", "out", 4, "real")
         for n in range(len(plan.aux) if self._variant.aux else 0):
             args += tensor_args(f"aux:{plan.aux[n].name}", f"aux{n}", 3, "float32")
         return tuple(args)
+
+    def _stored(self) -> tuple[Accumulator, ...]:
+        """Accumulators that this stage reads from memory or leaves there."""
+        stage = self._stage
+        first = stage.sweeps[0]
+        own = stage.resumes or not stage.finishes
+        return tuple(acc for sweep in self._plan.sweeps[: first + own] for acc in sweep.accumulators)
 
     def _notes(self) -> tuple[str, ...]:
         plan = self._plan

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from attnc.codegen.context import Arg, KernelText, TritonModule
+from attnc.codegen.context import Arg, KernelText, TritonModule, table_key
+from attnc.codegen.states import state_key
 from attnc.ir.expr import Const
-from attnc.ir.plan import Derived
+from attnc.ir.plan import Accumulator, Derived
 from attnc.ir.types import VectorType
 
 
@@ -61,10 +62,12 @@ class _Buffers:
 
 @dataclass(frozen=True, slots=True)
 class TileTables:
-    """The tables of a tile map's axes for one call, int32 on its device, and the number of query tiles."""
+    """What the call tells kernels about their tiles: per part of the plan its tables, int32 on the device of the call,
+    and the number of query tiles of one head where those are no ranges of positions.
+    """
 
-    tables: tuple[torch.Tensor, ...]
-    query_tiles: int
+    tables: tuple[tuple[torch.Tensor, ...], ...]
+    query_tiles: tuple[int | None, ...]
 
 
 def run_module(
@@ -72,7 +75,7 @@ def run_module(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Run all kernels of a module. Returns the output [B, H, N, Dv] and the statistics [B, H, N] in float32.
 
-    `tiles` are needed by a plan whose tiles are boxes.
+    `tiles` are needed by a plan whose tiles are boxes or listed.
     """
     batch, heads, rows = call.q.shape[:3]
     out = call.q.new_empty((batch, heads, rows, call.v.shape[-1]))
@@ -81,13 +84,16 @@ def run_module(
     buffers = _Buffers({"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors})
     buffers.tensors.update({f"aux:{name}": tensor for name, tensor in aux.items()})
     if tiles is not None:
-        buffers.tensors.update({f"axis:{n}": table for n, table in enumerate(tiles.tables)})
+        for part, tables in enumerate(tiles.tables):
+            buffers.tensors.update({table_key(part, n): table for n, table in enumerate(tables)})
     for derived in module.plan.derived:
         buffers.tensors[derived.name] = _derived_buffer(derived, call)
+    if len(module.plan.stages) > 1:
+        buffers.tensors.update({state_key(acc): _state_buffer(acc, call) for acc in module.plan.accumulators})
     if out.numel() == 0 and not aux:
         return out, aux
     for kernel in module.kernels:
-        boxes = tiles.query_tiles if tiles is not None and kernel.kind == "attention" else None
+        boxes = tiles.query_tiles[kernel.part] if tiles is not None and kernel.kind == "attention" else None
         launch = _prepare(kernel, call, buffers, boxes)
         if launch.programs > 0:
             run(launch)
@@ -102,6 +108,11 @@ def _derived_buffer(derived: Derived, call: CallInputs) -> torch.Tensor:
         return like.new_empty(shape, dtype=torch.float32)
     assert isinstance(derived.expr.type.dim, Const)
     return like.new_empty((*shape, int(derived.expr.type.dim.value)))
+
+
+def _state_buffer(acc: Accumulator, call: CallInputs) -> torch.Tensor:
+    shape = call.q.shape[:3]
+    return call.q.new_empty((*shape, acc.dim) if acc.weighted else shape, dtype=torch.float32)
 
 
 def _prepare(kernel: KernelText, call: CallInputs, buffers: _Buffers, boxes: int | None) -> Launch:

@@ -95,15 +95,15 @@ def base_scalars(plan: KernelPlan) -> dict[str, Code]:
     return codes
 
 
-def program_lines(heads: str, variant: Variant) -> list[str]:
-    """Tile, batch, head, sizes and offsets of this program."""
+def program_lines(heads: str, variant: Variant, *, descending: bool = False) -> list[str]:
+    """Tile, batch, head, sizes and offsets of this program. `descending`: the last tile comes first."""
     count = "H" if heads == "H" else "HK"
     lines = ["pid = tl.program_id(0)"]
     if variant.packed:
         lines += _packed_place(count)
     else:
         lines += [
-            "tile = pid % n_tiles",
+            "tile = n_tiles - 1 - pid % n_tiles" if descending else "tile = pid % n_tiles",
             f"head = pid // n_tiles % {count}",
             f"b = pid // n_tiles // {count}",
         ]
@@ -111,12 +111,11 @@ def program_lines(heads: str, variant: Variant) -> list[str]:
     return lines + _offsets(variant)
 
 
-def place_lines(side: Side, heads: str, block: int, variant: Variant) -> tuple[str, ...]:
-    """Batch, head, first row and sizes of this program, whose tile is a range of positions."""
+def row_lines(side: Side, block: int, variant: Variant) -> tuple[str, ...]:
+    """Stored rows and positions of a tile that is a range of positions."""
     row, position, offset, size = ("row", "i", "q_offset", "N") if side == "q" else ("col", "j", "k_offset", "M")
     cast = ".to(tl.int64)" if variant.wide else ""
     return (
-        *program_lines(heads, variant),
         f"{row} = tile * {block} + tl.arange(0, {block}){cast}",
         f"{row}_ok = {row} < {size}",
         f"{position} = {offset} + {row}",
@@ -152,7 +151,7 @@ def _offsets(variant: Variant) -> list[str]:
 
 
 def place_args(variant: Variant) -> tuple[Arg, ...]:
-    """The arguments that `place_lines` reads."""
+    """The arguments that `program_lines` reads."""
     args: list[Arg] = []
     if variant.packed:
         args += [

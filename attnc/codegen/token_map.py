@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnc.codegen.code import Code
 from attnc.codegen.context import KernelText, Variant
 from attnc.codegen.emitter import Emitter
-from attnc.codegen.place import is_vector, make_emitter, place_args, place_lines, tensor_args, used_args
+from attnc.codegen.place import is_vector, make_emitter, place_args, program_lines, row_lines, tensor_args, used_args
 from attnc.codegen.provenance import describe
 from attnc.codegen.vectors import length
 from attnc.ir.expr import Expr
@@ -47,7 +47,7 @@ def token_map(plan: KernelPlan, derived: Derived, variant: Variant) -> tuple[Ker
             *used_args(emitter, plan),
             *tensor_args(derived.name, derived.name, *((4, "real") if is_vector(derived) else (3, "token_number"))),
         ),
-        place=place_lines(side, derived.heads, BLOCK, variant),
+        place=(*program_lines(derived.heads, variant), *row_lines(side, BLOCK, variant)),
         prologue=tuple(emitter.outer.lines),
         sweeps=(),
         epilogue=(),

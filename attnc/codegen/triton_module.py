@@ -8,7 +8,7 @@ from dataclasses import replace
 from attnc.codegen.context import KernelContext, KernelText, TritonModule, Variant
 from attnc.codegen.emitter import Emitter
 from attnc.codegen.expr_triton import HELPERS
-from attnc.codegen.forward import attention_kernel
+from attnc.codegen.forward import attention_kernels
 from attnc.codegen.render import render_module
 from attnc.codegen.tidy import inline_single_uses
 from attnc.codegen.token_map import token_map
@@ -23,7 +23,7 @@ def lower_triton(plan: KernelPlan, variant: Variant) -> TritonModule:
     kernels: list[KernelText] = []
     helpers: set[str] = set()
     built: list[tuple[KernelText, Emitter]] = [token_map(plan, derived, variant) for derived in plan.derived]
-    built.append(attention_kernel(plan, variant))
+    built += attention_kernels(plan, variant)
     for kernel, emitter in built:
         kernels.append(tidy_kernel(kernel))
         helpers |= emitter.helpers & HELPERS.keys()
@@ -61,7 +61,8 @@ def header_lines(plan: KernelPlan, variant: Variant) -> tuple[str, ...]:
     """The first lines of an emitted module: what it is and what its names stand for."""
     module = plan.module
     lines = [f"Attention kernels of the spec {module.name}, emitted by attnc.", ""]
-    lines += [f"D = {plan.head_dim}, Dv = {plan.value_dim}, tile {plan.parts[0].tile.rows} x {plan.parts[0].tile.keys}"]
+    tiles = dict.fromkeys(f"{part.tile.rows} x {part.tile.keys}" for part in plan.parts)
+    lines += [f"D = {plan.head_dim}, Dv = {plan.value_dim}, tile {' and '.join(tiles)}"]
     for n, tensor in enumerate(module.tensors):
         lines.append(f"t{n} is the tensor {tensor.name}")
     for n, param in enumerate(module.scalars):

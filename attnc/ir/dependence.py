@@ -94,6 +94,11 @@ def is_key_clause(clause: Expr) -> bool:
     return pair_axes(clause) == frozenset("j")
 
 
+def looks_up_positions(expr: Expr) -> bool:
+    """Whether its value depends on what tensors hold at the query or at the key."""
+    return any(isinstance(node, Lookup) and bool(pair_axes(node)) for node in walk(expr))
+
+
 _NOT_AFFINE = ("mod", "floordiv", "min", "max", "abs", "where")
 
 

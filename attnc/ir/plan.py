@@ -37,6 +37,8 @@ class PlanOptions:
     tile: Tile | None = None
     #: Calls where row r of the queries and of the keys is position r, and N == M: tiles may follow a grid.
     aligned: bool = False
+    #: Calls of many tiles whose offsets the host knows: what depends on data may be listed before the kernels run.
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,27 @@ class TileAxis:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Key tiles per query tile in a list that is made at the call, from what the mask looks up in tiles of positions.
+
+    There is one list for all batches and heads, or one for each batch (`batches`) and each query head or key head.
+    """
+
+    batches: bool
+    heads: Literal["", "h", "hk"]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A tile map with its visits. `why` tells how the visits were found, for `explain`.
 
     Without axes tiles are ranges of positions and the visits closed forms. With axes a tile is a box: it is visited
     where every axis visits it, and full where every axis is full and the mask says no more than its axes do; which
-    tiles those are, a table per axis tells at the call. The visits have no pieces then.
+    tiles those are, a table per axis tells at the call. The visits have no pieces then. With a `listing` tiles are
+    ranges of positions, the call lists those that are visited, and the visits are what it could list at most.
+
+    `mask` is what the part keeps, where a plan has several: together they keep what the plan's mask keeps, no two of
+    them the same pair. `descending`: later query tiles have more work, so they start first.
     """
 
     tile: Tile
@@ -97,6 +114,9 @@ class Part:
     exact: bool
     why: str
     axes: tuple[TileAxis, ...] = ()
+    listing: Listing | None = None
+    mask: Expr | None = None
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +196,20 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """Sweeps over one part. `resumes`: from the accumulators that the part before left; else from the identity.
+
+    One that `finishes` computes output and statistics, another leaves its accumulators. Continuing from what others
+    accumulated is the monoid's combination, one tile after the other.
+    """
+
+    part: Part
+    sweeps: tuple[int, ...]
+    resumes: bool
+    finishes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPlan:
     """Everything a back end needs to know about one op for one D, Dv and dtype of `itemsize` bytes."""
 
@@ -201,3 +235,19 @@ class KernelPlan:
     def accumulators(self) -> tuple[Accumulator, ...]:
         """Those of all sweeps."""
         return tuple(acc for sweep in self.sweeps for acc in sweep.accumulators)
+
+    def mask_of(self, part: Part) -> Expr:
+        """What a part keeps."""
+        return self.mask if part.mask is None else part.mask
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The kernels that make up the attention: one, or one for each sweep of each part."""
+        if len(self.parts) == 1:
+            return (Stage(self.parts[0], tuple(range(len(self.sweeps))), resumes=False, finishes=True),)
+        last = (len(self.sweeps) - 1, len(self.parts) - 1)
+        return tuple(
+            Stage(part, (sweep,), resumes=number > 0, finishes=(sweep, number) == last)
+            for sweep in range(len(self.sweeps))
+            for number, part in enumerate(self.parts)
+        )

@@ -75,5 +75,14 @@ def all_conjuncts(mask: Expr) -> tuple[Expr, ...]:
     return tuple(found)
 
 
+def disjuncts(mask: Expr) -> tuple[Expr, ...]:
+    """The cases of a disjunction; the mask itself when it is none."""
+    match mask:
+        case Call(fn="or", args=(a, b)):
+            return disjuncts(a) + disjuncts(b)
+        case _:
+            return (mask,)
+
+
 def _not(cond: Expr) -> Expr:
     return Call("not", (cond,), BOOL)

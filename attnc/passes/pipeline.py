@@ -7,6 +7,7 @@ exp2                powers of two, the logit in units of log 2            (after
 operands            inner products by name, token maps stored             (last: it only names things)
 tiling, block-sparsity  tile size, visits                                 (independent of the above)
 tile-maps           boxes and classes instead, where they visit less      (compares with the visits of ranges)
+work-order          lists of what depends on data, long tiles first       (looks at the chosen parts)
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from attnc.passes.exp2 import LOG2E, Folded, fold_exp2, scale_by
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
-from attnc.passes.tile_maps import choose_part
+from attnc.passes.tile_maps import choose_parts
 from attnc.passes.tiling import choose_tile
+from attnc.passes.work_order import list_what_depends, ordered
 
 __all__ = ["AfterPass", "PlanOptions", "make_plan"]
 
@@ -55,17 +57,13 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     sweeps = tuple(_name_sweep(sweep, operands) for sweep in folded.sweeps)
     values = operands.value(lowered.value)
     after_pass("operands", operands)
-    part = _sparsity(lowered.mask, options)
-    after_pass("block-sparsity", part)
-    if options.aligned:
-        part = choose_part(module, positions, part)
-        after_pass("tile-maps", part)
+    parts = _make_parts(module, lowered.mask, positions, options, after_pass)
     plan = KernelPlan(
         module=module,
         head_dim=options.head_dim,
         value_dim=options.value_dim,
         itemsize=options.itemsize,
-        parts=(part,),
+        parts=parts,
         derived=tuple(operands.derived),
         dots=tuple(operands.dots),
         pair_dots=tuple(operands.pair_dots),
@@ -77,7 +75,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
         empty=folded.empty,
         output=fold(_output(replace(cascade, output=folded.output), options.value_dim)),
         aux=tuple(replace(binding, expr=fold(binding.expr)) for binding in folded.aux),
-        facts=_facts(part),
+        facts=_facts(parts),
     )
     verify_plan(plan)
     after_pass("plan", plan)
@@ -133,11 +131,23 @@ def _output(cascade: Cascade, value_dim: int) -> Expr:
     return substitute(cascade.maps, {Value("o", VectorType(int_const(value_dim))): row})
 
 
-def _sparsity(mask: Expr, options: PlanOptions) -> Part:
+def _make_parts(
+    module: AttentionModule, mask: Expr, positions: Positions, options: PlanOptions, after_pass: AfterPass
+) -> tuple[Part, ...]:
+    """The tiles of a lowered mask."""
     tile = options.tile or choose_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)
-    return BlockSparsity().run(mask, tile)
+    parts = (BlockSparsity().run(mask, tile),)
+    after_pass("block-sparsity", parts[0])
+    if options.aligned:
+        parts = choose_parts(module, positions, parts[0])
+        after_pass("tile-maps", parts)
+    if options.listed:
+        parts = tuple(list_what_depends(part, mask) for part in parts)
+    parts = tuple(map(ordered, parts))
+    after_pass("work-order", parts)
+    return parts
 
 
-def _facts(part: Part) -> tuple[str, ...]:
-    kinds = " and ".join(visit.kind for visit in part.visits) or "no"
-    return (f"{kinds} tiles: {part.why}",)
+def _facts(parts: tuple[Part, ...]) -> tuple[str, ...]:
+    kinds = [" and ".join(visit.kind for visit in part.visits) or "no" for part in parts]
+    return tuple(f"{kind} tiles: {part.why}" for kind, part in zip(kinds, parts, strict=True))

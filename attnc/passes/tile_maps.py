@@ -9,12 +9,14 @@ the axis is split into its m classes, and what was one pair of m becomes dense.
 
     i.y // 8 == j.y // 8 and i.x // 8 == j.x // 8   ->  boxes of 8 x 8 queries by 8 x 8 keys: every visited tile is full
     abs(i - j) <= 64 and (i - j) % 4 == 0           ->  4 classes, in each a window of 16 on both sides
+    j <= i and (i - j < 64 or (i - j) % 64 == 0)    ->  a part of ranges for the window, one of 64 classes for the rest
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import product
 from math import prod
 from typing import Any
@@ -22,15 +24,16 @@ from typing import Any
 import numpy as np
 
 from attnc.ir.build import add, call, compare, conj, mul
+from attnc.ir.dependence import conjuncts
 from attnc.ir.expr import TRUE, Call, Const, Expr, GridCoord, Index, Size, Value, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.plan import Part, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute, walk
-from attnc.ir.types import INT
+from attnc.ir.types import BOOL, INT
 from attnc.passes.block_sparsity import ROUGH, BlockSparsity
 from attnc.passes.isl import isl
-from attnc.passes.mask_axes import separated
+from attnc.passes.mask_axes import disjuncts, separated
 from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
 from attnc.passes.positions import Positions
 from attnc.passes.tile_tables import (
@@ -47,13 +50,17 @@ from attnc.passes.tile_tables import (
 
 _I, _J = Index("i"), Index("j")
 #: More residue classes make tiles of too few tokens; larger blocks are cut into tiles like anything else.
-_MAX_DIVISOR = 64
+_MAX_DIVISOR = 256
 #: Fewest queries, and fewest keys, of a tile.
 _LEAST = 16
 #: Longest axis of a grid whose pairs are looked at while planning.
 _LONGEST = 1024
 #: Positions by which one sees whether closed forms leave out any tile.
 _TRIED = 2048
+#: Positions for which a mask without a grid is compared as one part and as two.
+_LONG = 16384
+#: Cases of a disjunction of which each is tried as a part of its own.
+_MAX_CASES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,55 @@ class _Axis:
         return self._known[rows, keys]
 
 
-def choose_part(module: AttentionModule, positions: Positions, flat: Part) -> Part:
+def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> tuple[Part, ...]:
+    """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
+    one = _choose(module, positions, flat)
+    best, least = (one,), _area((one,), module)
+    for masks in _splits(module.mask) if least is not None else ():
+        parts = tuple(_of_mask(replace(module, mask=mask), positions, flat.tile) for mask in masks)
+        area = _area(parts, module) if any(part.axes for part in parts) else None
+        if area is not None and least is not None and area < least:
+            best, least = parts, area
+    return best
+
+
+def _splits(mask: Expr) -> Iterator[tuple[Expr, Expr]]:
+    """A mask with a disjunction as two masks that share no pair: one of its cases, and the others without that."""
+    clauses = conjuncts(mask)
+    for n, clause in enumerate(clauses):
+        cases = disjuncts(clause)
+        if not 2 <= len(cases) <= _MAX_CASES:
+            continue
+        rest = reduce(conj, (*clauses[:n], *clauses[n + 1 :]), TRUE)
+        for m, case in enumerate(cases):
+            others = reduce(_or, (*cases[:m], *cases[m + 1 :]))
+            for first, second in ((case, others), (others, case)):
+                yield conj(rest, first), conj(conj(rest, second), _not(first))
+
+
+def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
+    """The best part for one of several masks."""
+    lowered = positions.lower(module.mask)
+    part = _choose(module, positions, BlockSparsity().run(lowered, tile))
+    return replace(part, mask=lowered)
+
+
+def _area(parts: tuple[Part, ...], module: AttentionModule) -> int | None:
+    """Pairs in visited tiles, with what it costs to hand accumulators from part to part; None when data decides."""
+    size = _LONG
+    if module.grid_q is not None and _is_static(module.grid_q):
+        size = prod(_int(extent) for extent in module.grid_q.extents)
+    total = (len(parts) - 1) * size * parts[0].tile.keys
+    try:
+        for part in parts:
+            tiles = _visited(part.axes, size) if part.axes else count_of_ranges(part.visits, part.tile, size)
+            total += tiles * part.tile.rows * part.tile.keys
+    except NotCountableError:
+        return None
+    return total
+
+
+def _choose(module: AttentionModule, positions: Positions, flat: Part) -> Part:
     """The part with the fewest visited tiles: `flat`, or one with axes."""
     if module.grid_q is None and module.grid_k is None:
         return _by_class(module, flat) or _listed(positions.lower(module.mask), flat)
@@ -82,7 +137,7 @@ def choose_part(module: AttentionModule, positions: Positions, flat: Part) -> Pa
         return _listed(positions.lower(module.mask), flat)
     axes, is_product = found
     size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
-    boxes, ranges = _visited(axes), _visited_flat(flat, size)
+    boxes, ranges = _visited(axes, size), _visited_flat(flat, size)
     if boxes > ranges or (boxes == ranges and (flat.exact or not is_product)):
         return flat
     return _part(axes, boxes, ranges, is_product=is_product)
@@ -105,8 +160,9 @@ def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bo
     return Part(tile, tuple(Visit(kind, ()) for kind in kinds), is_product, why, axes)
 
 
-def _visited(axes: tuple[TileAxis, ...]) -> int:
-    return prod(int(axis_table(axis, {}).live.sum()) for axis in axes)
+def _visited(axes: tuple[TileAxis, ...], size: int) -> int:
+    names = {"N": size, "M": size, "q_offset": 0, "k_offset": 0}
+    return prod(int(axis_table(axis, names).live.sum()) for axis in axes)
 
 
 def _visited_flat(part: Part, size: int) -> int:
@@ -115,6 +171,14 @@ def _visited_flat(part: Part, size: int) -> int:
         return count_of_ranges(part.visits, part.tile, size)
     except NotCountableError:  # ranges that depend on data: as if all were visited
         return -(-size // part.tile.rows) * -(-size // part.tile.keys)
+
+
+def _or(a: Expr, b: Expr) -> Expr:
+    return call("or", a, b, type=BOOL)
+
+
+def _not(cond: Expr) -> Expr:
+    return call("not", cond, type=BOOL)
 
 
 # -- boxes -----------------------------------------------------------------------------------------------------------

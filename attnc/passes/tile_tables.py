@@ -89,6 +89,10 @@ class AxisTable:
     full: Ints
     entries: Ints
 
+    @property
+    def units(self) -> int:
+        return len(self.starts)
+
     def entries_of(self, unit: int) -> Ints:
         """Key tiles of a unit, full ones first."""
         start = int(self.starts[unit])
@@ -194,10 +198,16 @@ def _ranges(piece: Piece, here: Mapping[str, Any], real: Any, last: Ints) -> tup
 
 def count_of_ranges(visits: tuple[Visit, ...], tile: Tile, n: int) -> int:
     """Key tiles that closed forms visit, over all query tiles of n positions. Raises NotCountableError."""
+    return int(counts_of_ranges(visits, tile, n).sum())
+
+
+def counts_of_ranges(visits: tuple[Visit, ...], tile: Tile, n: int) -> Ints:
+    """Key tiles that closed forms visit, per query tile of n positions. Raises NotCountableError."""
     first = np.arange(0, n, tile.rows, dtype=np.int64)
     here = {"N": n, "M": n, "q_offset": 0, "k_offset": 0, "i0": first, "i1": np.minimum(first + tile.rows, n) - 1}
     real, last = np.ones(len(first), np.bool_), np.full(len(first), (n - 1) // tile.keys)
-    return sum(int(_ranges(piece, here, real, last)[1].sum()) for visit in visits for piece in visit.pieces)
+    none = np.zeros(len(first), np.int64)
+    return sum((_ranges(piece, here, real, last)[1] for visit in visits for piece in visit.pieces), none)
 
 
 def _counted(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int, keys: int) -> Kinds:

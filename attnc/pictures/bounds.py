@@ -25,6 +25,15 @@ def bounded(plan: KernelPlan, names: Mapping[str, Any], *, outer: bool) -> Kerne
     return replace(plan, mask=mask, parts=(BlockSparsity().run(mask, plan.parts[0].tile),))
 
 
+def in_one_part(plan: KernelPlan) -> KernelPlan:
+    """The plan; one of several parts with ranges of positions for all of them, as their tiles have no common order."""
+    if len(plan.parts) == 1:
+        return plan
+    part = BlockSparsity().run(plan.mask, plan.parts[0].tile)
+    why = "; and ".join(each.why for each in plan.parts)
+    return replace(plan, parts=(replace(part, why=f"compiled as {len(plan.parts)} parts ({why}), drawn as one"),))
+
+
 def _bound(mask: Expr, known: frozenset[str], *, outer: bool) -> Expr:
     if is_countable(mask, known):
         return mask

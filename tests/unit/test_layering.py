@@ -36,9 +36,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "eager": (*BASE, "ir", "functions", "lifts"),  # what expressions mean on torch tensors
     "reference": (*BASE, "ir", "eager"),  # the oracle: shares nothing with planning or emission
     "packing": (*BASE, "ir", "codegen"),
-    "torch_backend": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
     "call_positions": (*BASE, "ir"),
     "calls": (*BASE, "ir", "codegen", "call_positions"),
+    "torch_tiles": (*BASE, "ir", "passes", "codegen", "eager", "packing"),
+    "torch_backend": (*BASE, "ir", "codegen", "eager", "packing", "torch_tiles"),
+    "tile_lists": (*BASE, "ir", "passes", "codegen", "eager", "packing", "torch_backend"),
     "prover*": (*BASE, "ir", "frontend", "passes", "driver"),
     "visits": (*BASE, "ir", "passes"),  # the tiles that a plan visits for given sizes
     "kept": (*BASE, "ir", "passes", "visits"),
@@ -46,7 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pictures": (*BASE, "ir", "passes", "visits", "kept", "explain"),
     "showing": (*BASE, *PHASES, "compiler", "driver", "visits", "explain", "pictures"),
     "artifact": (*BASE, *PHASES, "compiler", "driver"),
-    "executor": (*BASE, *PHASES, "torch_backend", "calls"),
+    "executor": (*BASE, *PHASES, "torch_tiles", "torch_backend", "tile_lists", "calls"),
     "signature": (*BASE, "ir", "calls"),
     "folding": (*BASE, "ir", "signature"),
     "tables": (*BASE, "ir"),
@@ -77,6 +79,8 @@ TORCH = (
     "reference.py",
     "torch_backend.py",
     "call_positions.py",
+    "torch_tiles.py",
+    "tile_lists.py",
     "calls.py",
     "packing.py",
     "executor.py",

@@ -21,7 +21,7 @@ from tests.oracles.modules import standard
 def test_every_pass_reports_in_order() -> None:
     seen: list[str] = []
     make_plan(standard("rope", causal=True), PlanOptions(64, 64), lambda name, _result: seen.append(name))
-    assert seen == ["positions", "normalizer-passes", "exp2", "operands", "block-sparsity", "plan"]
+    assert seen == ["positions", "normalizer-passes", "exp2", "operands", "block-sparsity", "work-order", "plan"]
 
 
 def test_a_plan_depends_on_nothing_but_its_input() -> None:

@@ -1,0 +1,201 @@
+"""Lists of the key tiles that query tiles visit, found from what is known about tiles of positions at a call.
+
+Tiles are looked at from coarse to fine. A block of tiles of which the mask can keep nothing, or must keep everything,
+is done with; only the others are split. So the work is proportional to the tiles that are visited, and to what is on
+their border, wherever look-ups are alike in neighbouring positions: ids of documents, regions, padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnc.ir.expr import Expr, Index
+from attnc.ir.plan import Tile
+from attnc.passes.mask_intervals import Boxes, Span
+
+Ints = NDArray[Any]
+#: A block is split into this many on either side.
+BRANCH = 4
+#: Blocks that the search starts with, at most, and that are looked at together.
+_START = 4096
+_CHUNK = 1 << 18
+#: Entries beyond which a list takes more memory than it is worth.
+MAX_ENTRIES = 1 << 25
+
+
+class Source(Protocol):
+    """What is known of an expression per group and block; `level` n has blocks of BRANCH ** n tiles."""
+
+    def span(self, level: int, group: Ints, query: Ints, key: Ints) -> Span:
+        """The values that it takes in some blocks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Queries and keys of a call in tiles; `groups` lists are asked for."""
+
+    tile: Tile
+    queries: int
+    keys: int
+    groups: int
+    q_offset: int = 0
+    k_offset: int = 0
+
+    @property
+    def query_tiles(self) -> int:
+        return -(-self.queries // self.tile.rows)
+
+    @property
+    def key_tiles(self) -> int:
+        return -(-self.keys // self.tile.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class TileList:
+    """Per unit (group * query tiles + tile) where its entries start, how many are full and live; full ones first."""
+
+    groups: int
+    query_tiles: int
+    starts: Ints
+    full: Ints
+    live: Ints
+    entries: Ints
+
+    @property
+    def units(self) -> int:
+        return len(self.starts)
+
+    def of_all(self, tile: int) -> list[tuple[int, bool]]:
+        """Key tiles that a query tile visits in any group, and whether they are full in all of them."""
+        live: dict[int, int] = {}
+        for unit in range(tile, self.units, max(self.query_tiles, 1)):
+            start, full = int(self.starts[unit]), int(self.full[unit])
+            for n, key in enumerate(self.entries[start : start + int(self.live[unit])].tolist()):
+                live[key] = live.get(key, 0) + (n < full)
+        return [(key, count == self.groups) for key, count in sorted(live.items())]
+
+    def packed(self) -> NDArray[np.int32]:
+        """As the kernels read it: per unit tile, start, full, live, in each group the most work first; then entries."""
+        tile = np.tile(np.arange(self.query_tiles), self.groups)
+        header = np.stack((tile, self.starts + 4 * self.units, self.full, self.live), axis=1)
+        by_group = self.live.reshape(self.groups, self.query_tiles)
+        order = np.argsort(-by_group, axis=1, kind="stable") + self.query_tiles * np.arange(self.groups)[:, None]
+        return np.concatenate((header[order.reshape(-1)].reshape(-1), self.entries)).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Blocks of one level, by number."""
+
+    group: Ints
+    query: Ints
+    key: Ints
+
+    def chosen(self, which: Any) -> _Blocks:
+        return _Blocks(self.group[which], self.query[which], self.key[which])
+
+    def chunks(self) -> Iterator[_Blocks]:
+        for first in range(0, len(self.group), _CHUNK):
+            yield self.chosen(slice(first, first + _CHUNK))
+
+    def split(self, ratio: int, query_limit: int, key_limit: int) -> _Blocks:
+        """Blocks `ratio` times smaller on either side, those that exist."""
+        a, b = (x.reshape(-1) for x in np.meshgrid(np.arange(ratio), np.arange(ratio), indexing="ij"))
+        query = (self.query[:, None] * ratio + a).reshape(-1)
+        key = (self.key[:, None] * ratio + b).reshape(-1)
+        group = np.repeat(self.group, ratio * ratio)
+        return _Blocks(group, query, key).chosen((query < query_limit) & (key < key_limit))
+
+
+def list_visits(relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Span]) -> TileList | None:
+    """The visits of a condition on positions and on what `sources` knows; None when they are more than MAX_ENTRIES."""
+    level = _top(shape)
+    blocks = _Blocks(*(x.reshape(-1) for x in np.indices((shape.groups, *_counts(shape, level)))))
+    full: list[_Blocks] = []
+    partial: list[_Blocks] = []
+    count = 0
+    while True:
+        must, split = _judged(relation, shape, sources, level, blocks)
+        count += len(must.group) * BRANCH ** (2 * level)
+        if count > MAX_ENTRIES + BRANCH ** (2 * level) or len(split.group) > MAX_ENTRIES:
+            return None
+        full.append(must.split(BRANCH**level, shape.query_tiles, shape.key_tiles))
+        if level == 0:
+            partial.append(split)
+            return _listed(shape, full, partial)
+        level -= 1
+        blocks = split.split(BRANCH, *_counts(shape, level))
+
+
+def _counts(shape: Shape, level: int) -> tuple[int, int]:
+    """Blocks of a level along the queries and the keys."""
+    size = BRANCH**level
+    return -(-shape.query_tiles // size), -(-shape.key_tiles // size)
+
+
+def _top(shape: Shape) -> int:
+    level = 0
+    while True:
+        queries, keys = _counts(shape, level)
+        if shape.groups * queries * keys <= _START or queries * keys == 1:
+            return level
+        level += 1
+
+
+def _judged(
+    relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Span], level: int, blocks: _Blocks
+) -> tuple[_Blocks, _Blocks]:
+    """Blocks that must be kept whole, and those that may be kept in part."""
+    musts: list[_Blocks] = [blocks.chosen(slice(0))]
+    mays: list[_Blocks] = [blocks.chosen(slice(0))]
+    for part in blocks.chunks():
+        known: dict[Expr, Span] = _positions(shape, level, part)
+        for expr, source in sources.items():
+            known[expr] = source if isinstance(source, Span) else source.span(level, part.group, part.query, part.key)
+        truth = Boxes(known).truth(relation)
+        may, must = (np.broadcast_to(x, part.group.shape) for x in (truth.may, truth.must))
+        musts.append(part.chosen(must))
+        mays.append(part.chosen(may & ~must))
+    return _joined(musts), _joined(mays)
+
+
+def _positions(shape: Shape, level: int, blocks: _Blocks) -> dict[Expr, Span]:
+    rows, keys = shape.tile.rows * BRANCH**level, shape.tile.keys * BRANCH**level
+    r0, c0 = blocks.query * rows, blocks.key * keys
+    r1, c1 = np.minimum(r0 + rows, shape.queries) - 1, np.minimum(c0 + keys, shape.keys) - 1
+    return {
+        Index("r"): Span.of(r0, r1),
+        Index("c"): Span.of(c0, c1),
+        Index("i"): Span.of(r0 + shape.q_offset, r1 + shape.q_offset),
+        Index("j"): Span.of(c0 + shape.k_offset, c1 + shape.k_offset),
+    }
+
+
+def _joined(parts: list[_Blocks]) -> _Blocks:
+    if len(parts) == 1:
+        return parts[0]
+    return _Blocks(
+        *(np.concatenate(arrays) for arrays in zip(*((p.group, p.query, p.key) for p in parts), strict=True))
+    )
+
+
+def _listed(shape: Shape, full: list[_Blocks], partial: list[_Blocks]) -> TileList:
+    """Sorted by unit, kind and key tile. A full tile with keys that do not exist needs mask code."""
+    whole, rest = _joined(full), _joined(partial)
+    ragged = (whole.key == shape.key_tiles - 1) & (shape.keys % shape.tile.keys != 0)
+    blocks = _joined([whole, rest])
+    kind = np.concatenate((ragged, np.ones(len(rest.group), np.bool_)))
+    unit = blocks.group * shape.query_tiles + blocks.query
+    order = np.argsort((2 * unit + kind) * max(shape.key_tiles, 1) + blocks.key, kind="stable")
+    units = shape.groups * shape.query_tiles
+    live = np.bincount(unit, minlength=units)
+    starts = np.concatenate(([0], np.cumsum(live)[:-1])) if units else live
+    return TileList(
+        shape.groups, shape.query_tiles, starts, np.bincount(unit[~kind], minlength=units), live, blocks.key[order]
+    )
