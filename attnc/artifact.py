@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Variant
 from attnc.codegen.crosscompile import Binary, Resources, cross_compile, parse_target
 from attnc.codegen.triton_module import lower_triton
-from attnc.compiler import compile_module
+from attnc.compiler import Tables, compile_module
 from attnc.diagnostics import CallError
 from attnc.ir.dependence import has_tile_maps
 from attnc.ir.plan import KernelPlan
@@ -52,9 +52,11 @@ def emit(
     head_dim: int = 64,
     value_dim: int | None = None,
     aux: bool = False,
+    tensors: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Compile for `target` ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942"). `aux`: with the statistics as outputs.
 
+    `tensors` are the static ones of the spec.
     Raises SpecError for the spec and CallError for the rest.
     """
     if dtype not in _DTYPES:
@@ -63,7 +65,9 @@ def emit(
     if not (1 <= head_dim <= 256 and 1 <= width <= 256):
         raise CallError(f"head dimensions must be from 1 to 256, got D = {head_dim}, Dv = {width}")
     parse_target(target)
-    module = compile_module(spec, source=source, attention=attention, params=params or {})
+    module = compile_module(
+        spec, source=source, attention=attention, params=params or {}, tables=_tables(tensors) if tensors else None
+    )
     name, itemsize = _DTYPES[dtype]
     plan = make_plan(module, PlanOptions(head_dim, width, itemsize, aligned=has_tile_maps(module)))
     emitted = lower_triton(plan, Variant(aux=aux))
@@ -80,3 +84,9 @@ def emit(
         resources=main.resources,
         kernels=kernels,
     )
+
+
+def _tables(tensors: Mapping[str, Any]) -> Tables:
+    from attnc.tables import tables_of  # torch is loaded where there are tensors only
+
+    return tables_of(tensors)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from attnc.codegen.cache import key_of, load_entry, making, store_entry
 from attnc.diagnostics import CallError
 from attnc.files import FileLoader, Imported, TextLoader, load_spec
 from attnc.ir.compose import with_key_mask
-from attnc.ir.module import AttentionModule
+from attnc.ir.module import AttentionModule, Table
 from attnc.ir.serialize import MalformedError, dumps, loads
 from attnc.source import SourceFile
 
 Scalars = Mapping[str, bool | int | float]
+#: Values of tensors by name, made for those that the text declares static only.
+Tables = Mapping[str, Callable[[], Table]]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Raised when what an entry of the cache holds changes its form.
-_FORMAT = "module 1"
+_FORMAT = "module 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Program:
     params: Scalars
     key_mask: str | None = None
     imported: tuple[Imported, ...] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,16 @@ def compile_module(
     attention: str | None = None,
     params: Scalars,
     key_mask: str | None = None,
+    tables: Tables | None = None,
 ) -> AttentionModule:
     """Load, check and bind: the attention called `attention`, with `params` for its static parameters.
 
     `spec` is a path or "std:NAME"; `source` is text to compile instead of a file; `key_mask` names a tensor
-    bool[B, M] that the mask is and-ed with. Raises SpecError, and CallError when that name is taken.
+    bool[B, M] that the mask is and-ed with; `tables` make the values of static tensors. Raises SpecError, and CallError
+    when that name is taken.
     """
-    return compile_spec(spec, source=source, attention=attention, params=params, key_mask=key_mask).module
+    choices = {"source": source, "attention": attention, "key_mask": key_mask}
+    return compile_spec(spec, params=params, tables=tables, **choices).module
 
 
 def compile_spec(
@@ -69,6 +75,7 @@ def compile_spec(
     attention: str | None = None,
     params: Scalars,
     key_mask: str | None = None,
+    tables: Tables | None = None,
 ) -> Compiled:
     """As `compile_module`, with the program; from the cache when the same was compiled before."""
     if spec is not None and not isinstance(spec, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -76,7 +83,17 @@ def compile_spec(
     if spec is None and source is None:
         raise CallError('give a spec: a path, "std:NAME", or source="..."')
     text = load_spec("<source>" if spec is None else spec, source)
-    return compile_program(Program(text, attention, dict(params), key_mask))
+    values = {name: make() for name, make in (tables or {}).items() if name in _static_names(text)}
+    return compile_program(Program(text, attention, dict(params), key_mask, tables=values))
+
+
+def _static_names(text: SourceFile) -> frozenset[str]:
+    """The tensors whose values take part in compiling. Only a text with the word `static` is read for them."""
+    if "static" not in text.text:
+        return frozenset()
+    from attnc.frontend.tables import static_names
+
+    return static_names(text)
 
 
 def compile_program(program: Program) -> Compiled:
@@ -96,7 +113,7 @@ def _key(program: Program) -> str | None:
     params = dict(program.params)
     if not all(isinstance(name, str) and type(value) in (bool, int, float) for name, value in params.items()):  # pyright: ignore[reportUnnecessaryIsInstance]
         return None
-    choices = json.dumps([program.attention, sorted(params.items()), program.key_mask])
+    choices = json.dumps([program.attention, sorted(params.items()), program.key_mask, dumps(program.tables)])
     given = [text for item in program.imported for text in (item.name, item.text)]
     return key_of(_FORMAT, program.source.name, program.source.text, choices, *given)
 
@@ -106,10 +123,10 @@ def _compile(program: Program, key: str) -> Compiled:
     from attnc.frontend.bind import bind
 
     loader = TextLoader(program.imported) if program.imported else FileLoader()
-    module = bind(select(check(program.source, loader), program.attention), program.params)
+    module = bind(select(check(program.source, loader), program.attention), program.params, program.tables)
     if program.key_mask is not None:
         module = _masked(module, program.key_mask)
-    whole = Program(program.source, program.attention, program.params, program.key_mask, loader.imported())
+    whole = replace(program, imported=loader.imported())
     return Compiled(whole, module, key)
 
 
@@ -149,5 +166,5 @@ def _cached(program: Program, key: str) -> Compiled | None:
         return None
     if not program.imported and not all(item.is_current() for item in imported):
         return None
-    whole = Program(program.source, program.attention, program.params, program.key_mask, imported)
+    whole = replace(program, imported=imported)
     return Compiled(whole, module, key)

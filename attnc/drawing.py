@@ -15,8 +15,9 @@ from torch import Tensor
 
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Expr, Index, Lookup, Size
-from attnc.ir.module import AttentionModule, Range, TensorParam
+from attnc.ir.module import AttentionModule, Range, Table, TensorParam
 from attnc.ir.traverse import walk
+from attnc.tables import tensor_of
 
 Scalar = bool | int | float
 #: Values of static parameters by name.
@@ -80,7 +81,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The arguments of one call. `lines` is the Python text that makes those that are tensors, one a name."""
+    """The arguments of one call. `lines` is the Python text that makes those that are tensors, one a name.
+
+    `static` are tensors that an op passes itself.
+    """
 
     q: Tensor
     k: Tensor
@@ -89,11 +93,13 @@ class Inputs:
     params: Mapping[str, Scalar]
     options: Mapping[str, Any]
     lines: Mapping[str, str] = field(default_factory=dict[str, str])
+    static: frozenset[str] = frozenset()
 
     @property
     def keywords(self) -> dict[str, Any]:
         """What a call takes beside q, k and v."""
-        return {**self.tensors, **self.params, **self.options}
+        given = {name: tensor for name, tensor in self.tensors.items() if name not in self.static}
+        return {**given, **self.params, **self.options}
 
     def to(self, device: str) -> Inputs:
         """The same values on another device."""
@@ -142,6 +148,7 @@ def draw(module: AttentionModule, case: Case) -> Inputs:
             **({} if case.scale is None else {"scale": case.scale}),
         },
         lines={name: item.text for name, item in made_all.items()},
+        static=frozenset(tensor.name for tensor in module.tensors if tensor.static),
     )
 
 
@@ -185,12 +192,24 @@ def _tokens(shape: tuple[int, int, int, int], case: Case, which: int) -> _Made:
 
 def _tensor(module: AttentionModule, tensor: TensorParam, case: Case) -> _Made:
     shape = shape_of(tensor, case)
+    if tensor.value is not None:
+        return _static(tensor, tensor.value, shape)
     if tensor.type.kind == "bool":
         return _Made(torch.rand(shape) < 0.8, f"torch.rand({shape}) < 0.8")
     if tensor.type.kind == "int":
         return _integers(shape, int_bounds(module, tensor, case), case)
     dtype = torch.float32 if case.wide and case.dtype != "fp64" else DTYPES[case.dtype]
     return _reals(shape, dtype, tensor.range)
+
+
+def _static(tensor: TensorParam, table: Table, shape: tuple[int, ...]) -> _Made:
+    """The values that were compiled in."""
+    if shape != table.shape:
+        raise UndrawableError(
+            f"`{tensor.name}` was compiled with the shape {[*table.shape]}, the case needs {[*shape]}"
+        )
+    made = tensor_of(table)
+    return _Made(made, f"torch.tensor({table.values}, dtype={made.dtype}).view({table.shape})")
 
 
 def shape_of(tensor: TensorParam, case: Case) -> tuple[int, ...]:

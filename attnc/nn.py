@@ -81,11 +81,13 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         choice = {"source": source, "attention": attention, "params": params, "key_mask": key_mask}
-        self.op = compile_op(spec, backend=backend, tile=tile, **cast(Any, choice))
+        given = _mapping("tensors", tensors)
+        self.op = compile_op(spec, backend=backend, tile=tile, tensors=given, **cast(Any, choice)).without_tensors()
         self.sizes = _sizes({"H": heads, "Hk": key_heads, "D": head_dim, "Dv": value_dim}, _mapping("sizes", sizes))
         self._params = dict(params or {})
         self._init: dict[str, Init | None] = {}
-        self._register(_mapping("tensors", tensors), device, dtype)
+        static = {tensor.name for tensor in self.op.module.tensors if tensor.static}
+        self._register({name: tensor for name, tensor in given.items() if name not in static}, device, dtype)
         self.reset_parameters(init)
 
     def _register(self, tensors: Mapping[str, Tensor], device: Any, dtype: Any) -> None:

@@ -20,6 +20,7 @@ from attnc.diagnostics import CallError
 from attnc.executor import Backend, Executor
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
+from attnc.tables import Constants, tables_of
 from attnc.torch_op import register
 
 if TYPE_CHECKING:
@@ -52,17 +53,23 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
 ) -> Op:
     """Compile an attention from a file, from the standard library ("std:causal") or from text.
 
-    `attention` picks one of several by name; `params` are the static parameters; `tensors` are used by every call that
-    does not give its own; `tile` overrides the number of queries and keys per tile (16 to 512, powers of two);
-    `key_mask` names one more tensor bool[B, M], and keys where it is false take no part: padding. Raises SpecError,
-    whose `diagnostics` say what is wrong where, and CallError for the other arguments.
+    `attention` picks one of several by name; `params` are the static parameters; `tensors` are the static tensors of
+    the spec, whose values are compiled in, and others, used by every call that does not give its own; `tile` overrides
+    the number of queries and keys per tile (16 to 512, powers of two); `key_mask` names one more tensor bool[B, M], and
+    keys where it is false take no part: padding. Raises SpecError, whose `diagnostics` say what is wrong where, and
+    CallError for the other arguments.
     """
     if backend not in _BACKENDS:
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
     if backend == "cpp":
         refuse('backend: the C++ back end does not exist yet; use backend="torch" on a CPU')
-    found = compile_spec(spec, source=source, attention=attention, params=params or {}, key_mask=key_mask)
-    return Op(found, backend, _check_tile(tile), dict(tensors or {}))
+    given = dict(tensors or {})
+    found = compile_spec(
+        spec, source=source, attention=attention, params=params or {}, key_mask=key_mask, tables=tables_of(given)
+    )
+    static = {tensor.name for tensor in found.module.tensors if tensor.static}
+    defaults = {name: tensor for name, tensor in given.items() if name not in static}
+    return Op(found, backend, _check_tile(tile), defaults)
 
 
 def _check_tile(tile: object) -> Tile | None:
@@ -95,6 +102,7 @@ class Op:
         self._program = compiled.program if isinstance(compiled, Compiled) else None
         self._tile = tile
         self._tensors = dict(tensors or {})
+        self._constants = Constants(module)
         self._executor, self._ops = register(Executor(module, backend, tile, key))
 
     def __repr__(self) -> str:
@@ -124,7 +132,7 @@ class Op:
 
         Tensors and dynamic parameters of the spec are given by name. Raises CallError.
         """
-        named = {**self._tensors, **tensors}
+        named = self._named(q, tensors)
         call = RawCall(q, k, v, q_offset, k_offset, cu_seqlens, scale, return_aux, checks, named)
         check_kinds(self.module, call)
         found = self._dispatch(call)
@@ -132,6 +140,11 @@ class Op:
             return found
         out, *aux = found if self._ops.signature.statistics else (found,)
         return out, Aux(zip(self._ops.signature.statistics, aux, strict=True))
+
+    def _named(self, q: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All tensors and parameters of a call: defaults, what is given, and the static ones."""
+        self._constants.refuse_given(given)
+        return {**self._tensors, **given, **self._constants.on(getattr(q, "device", None))}
 
     def _dispatch(self, call: RawCall) -> Any:
         """Through torch's dispatcher; recorded unless autograd is off (a dual tensor does not say that it is one)."""
@@ -166,7 +179,7 @@ class Op:
         from attnc.reference import reference
 
         raw = {name: keywords.pop(name, default) for name, default in _CALL_DEFAULTS.items()}
-        asked = RawCall(q, k, v, **raw, named={**self._tensors, **keywords})
+        asked = RawCall(q, k, v, **raw, named=self._named(q, keywords))
         check_kinds(self.module, asked)
         call = check_call(self.module, asked)
         if q.device.type == "meta":
@@ -185,6 +198,12 @@ class Op:
             return_aux=True,
         )
         return (result[0], Aux(result[1])) if raw["return_aux"] else result[0]
+
+    def without_tensors(self) -> Op:
+        """The same op, whose calls are given every tensor that is not static."""
+        if not self._tensors or self._program is None:
+            return self
+        return _from_program(self._program, self.backend, self._tile, {})
 
     # -- what was compiled -----------------------------------------------------------------------------------------
 

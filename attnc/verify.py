@@ -20,8 +20,10 @@ from attnc.diagnostics import CallError, SpecError
 from attnc.drawing import Case, Inputs, Scalar, Static, UndrawableError, draw
 from attnc.driver import check, load_spec, select
 from attnc.frontend.bind import bind
-from attnc.ir.module import AttentionModule
+from attnc.frontend.tables import with_written
+from attnc.ir.module import AttentionModule, Table
 from attnc.ops import Op
+from attnc.tables import constants_of
 from attnc.verify_gradients import exact_gradients, op_gradients, plain_gradients
 from attnc.verify_plain import Results, evaluate_plainly
 
@@ -138,10 +140,11 @@ class Target:
     source: str | None = None
     attention: str | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
 
     def load(self) -> AttentionModule:
         """The attention before its static parameters are given. Raises SpecError."""
-        return select(check(load_spec(self.spec, self.source)), self.attention)
+        return with_written(select(check(load_spec(self.spec, self.source)), self.attention), self.tables)
 
     def compile(self, module: AttentionModule, static: Static = ()) -> Op:
         """The op of the loaded attention, with `static` beside the given parameters. Raises SpecError."""
@@ -205,6 +208,8 @@ def program(target: Target, case: Case, inputs: Inputs, name: str = "out") -> st
     arguments = [repr(target.spec), f"source={target.source!r}" if target.source is not None else ""]
     arguments += [f"attention={target.attention!r}" if target.attention else "", f"backend={target.backend!r}"]
     arguments += [f"params={params!r}" if params else ""]
+    static = ", ".join(f"{name!r}: {inputs.lines[name]}" for name in sorted(inputs.static))
+    arguments += [f"tensors={{{static}}}" if static else ""]
     return "\n".join(
         [
             "import torch",
@@ -224,9 +229,10 @@ def program(target: Target, case: Case, inputs: Inputs, name: str = "out") -> st
 
 def errors(op: Op, q: Tensor, k: Tensor, v: Tensor, *, gradients: bool = False, **call: Any) -> dict[str, float]:
     """Largest errors of a call against the oracle: of "out", of statistics, and of gradients ("gradient of q")."""
-    tensors = {tensor.name: call.pop(tensor.name) for tensor in op.module.tensors}
+    static = constants_of(op.module)
+    tensors = static | {t.name: call.pop(t.name) for t in op.module.tensors if t.name not in static}
     params = {param.name: call.pop(param.name) for param in op.module.scalars if param.name in call}
-    inputs = Inputs(q, k, v, tensors, params, call)
+    inputs = Inputs(q, k, v, tensors, params, call, static=frozenset(static))
     out, aux = op(q, k, v, return_aux=True, **inputs.keywords)
     compared = compare(op, inputs, {"out": out, **aux})
     if gradients:

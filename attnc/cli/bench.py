@@ -20,6 +20,7 @@ from attnc.cli.specs import (
     read_spec,
     seed_option,
     spec_argument,
+    tensor_option,
     value_dim_option,
 )
 from attnc.diagnostics import CallError
@@ -78,6 +79,7 @@ def _offset(ctx: click.Context, param: click.Parameter, value: str) -> int | str
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are shown.")
 @click.option("--backward/--no-backward", default=True, show_default=True, help="Time the gradients of q, k, v, too.")
 @param_option
+@tensor_option
 @attention_option
 @seed_option
 @json_option

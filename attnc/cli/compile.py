@@ -20,6 +20,7 @@ from attnc.cli.specs import (
     read_spec,
     spec_argument,
     target_option,
+    tensor_option,
     value_dim_option,
 )
 from attnc.cli.stages import Stages, StoppedError
@@ -85,6 +86,7 @@ class Request:
 @value_dim_option
 @click.option("--aux", is_flag=True, help="Kernels that return the statistics, too.")
 @param_option
+@tensor_option
 @attention_option
 @click.option("--stop-after", metavar="STAGE", help="Print the result of this stage and end there.")
 @click.option("--print-after", metavar="STAGE|all", multiple=True, help="Print the result of a stage. Repeatable.")

@@ -15,6 +15,7 @@ from attnc.cli.specs import (
     read_spec,
     spec_argument,
     target_option,
+    tensor_option,
     value_dim_option,
 )
 
@@ -28,6 +29,7 @@ ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
 @target_option
 @attention_option
 @param_option
+@tensor_option
 @head_dim_option
 @value_dim_option
 @dtype_option

@@ -19,6 +19,7 @@ from attnc.cli.specs import (
     read_spec,
     seed_option,
     spec_argument,
+    tensor_option,
 )
 from attnc.diagnostics import CallError
 
@@ -63,6 +64,7 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @dtype_option
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
 @param_option
+@tensor_option
 @attention_option
 @seed_option
 @click.option("--no-oracle", is_flag=True, help="Do not compare: the oracle needs memory for every pair.")

@@ -18,6 +18,7 @@ from attnc.cli.specs import (
     param_option,
     read_spec,
     spec_argument,
+    tensor_option,
     value_dim_option,
 )
 
@@ -61,6 +62,7 @@ def _output(ctx: click.Context, param: click.Parameter, value: Path | None) -> P
     help="A file .svg, .html (explains cells under the pointer), .png (needs matplotlib) or .txt; else the terminal.",
 )
 @param_option
+@tensor_option
 @attention_option
 @click.option("--head", type=click.IntRange(0), default=0, show_default=True, help="The head that is drawn.")
 @click.option("--heads", type=click.IntRange(1), metavar="H", help="How many there are, where the mask reads it.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from attnc.driver import CheckedFile
-    from attnc.ir.module import AttentionModule
+    from attnc.ir.module import AttentionModule, Table
 
 Scalar = bool | int | float
+#: Where the context of a verb keeps the values of static tensors.
+_TABLES = "attnc.tables"
 DTYPES = ("fp32", "fp16", "bf16")
 
 
@@ -27,6 +30,7 @@ class Spec:
 
     name: str
     text: str | None
+    tables: Mapping[str, Table] = field(default_factory=dict[str, "Table"])
 
     @property
     def label(self) -> str:
@@ -45,8 +49,10 @@ class Spec:
     def select(self, attention: str | None) -> AttentionModule:
         """The attention before its parameters are given. Raises SpecError."""
         from attnc.driver import select
+        from attnc.frontend.tables import with_written
 
-        return select(self.check(), attention)
+        module = select(self.check(), attention)
+        return with_written(module, self.tables) if self.tables else module
 
     def bind(self, attention: str | None, params: Mapping[str, Scalar]) -> AttentionModule:
         """The attention with its static parameters. Raises SpecError."""
@@ -57,10 +63,12 @@ class Spec:
 
 def read_spec(spec: str) -> Spec:
     """The spec of an argument; `-` reads standard input. Raises CallError for what is no text."""
+    context = click.get_current_context(silent=True)
+    tables = cast("dict[str, Table]", {} if context is None else context.meta.get(_TABLES, {}))
     if spec != "-":
-        return Spec(spec, None)
+        return Spec(spec, None, tables)
     try:
-        return Spec("<stdin>", sys.stdin.buffer.read().decode("utf-8-sig"))
+        return Spec("<stdin>", sys.stdin.buffer.read().decode("utf-8-sig"), tables)
     except UnicodeDecodeError as error:
         raise CallError(f"<stdin>: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
@@ -77,6 +85,35 @@ def _parameter(value: str, ctx: click.Context, param: click.Parameter) -> tuple[
     if found is None:
         raise click.BadParameter(f"{name}: expected true, false or a number, got {text!r}", ctx, param)
     return name, found
+
+
+def _keep_tables(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    """Remember the values of static tensors for `read_spec`."""
+    ctx.meta[_TABLES] = dict(_written(value, ctx, param) for value in values)
+
+
+def _written(value: str, ctx: click.Context, param: click.Parameter) -> tuple[str, Table]:
+    """`full=1,0,1`, or rows in brackets as in JSON: `dist=[[1, 2], [3, 4]]`."""
+    from attnc.ir.module import Table
+
+    name, equals, text = (part.strip() for part in value.partition("="))
+    try:
+        nested = json.loads(text if text.startswith("[") else f"[{text}]") if equals and name else None
+        shape, flat = _flat(nested)
+    except ValueError:
+        raise click.BadParameter(f"expected name=1,0,1 or name=[[1, 0], [0, 1]], got {value!r}", ctx, param) from None
+    return name, Table("", shape, flat)
+
+
+def _flat(nested: Any) -> tuple[tuple[int, ...], tuple[Scalar, ...]]:
+    """The shape and the elements of nested lists. Raises ValueError for ragged ones, and for what is no number."""
+    if isinstance(nested, bool | int | float):
+        return (), (nested,)
+    parts = [_flat(item) for item in cast("list[Any]", nested)] if isinstance(nested, list) else []
+    shapes = {shape for shape, _ in parts}
+    if len(shapes) != 1:
+        raise ValueError
+    return (len(parts), *shapes.pop()), tuple(value for _, values in parts for value in values)
 
 
 def _scalar(text: str) -> Scalar | None:
@@ -135,6 +172,14 @@ param_option = click.option(
     metavar="NAME=VALUE",
     shell_complete=_complete("parameters"),
     help="Value of a parameter: --param size=128. Repeatable.",
+)
+tensor_option = click.option(
+    "--tensor",
+    multiple=True,
+    callback=_keep_tables,
+    expose_value=False,
+    metavar="NAME=VALUES",
+    help="Values of a static tensor: --tensor full=1,0,1 or --tensor 'dist=[[1, 2], [3, 4]]'. Repeatable.",
 )
 dtype_option = click.option("--dtype", type=click.Choice(DTYPES), default="bf16", show_default=True)
 target_option = click.option(

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnc.cli.output import plural
-from attnc.cli.specs import Scalar, Spec, attention_option, param_option, read_spec, seed_option, specs_argument
+from attnc.cli.specs import (
+    Scalar,
+    Spec,
+    attention_option,
+    param_option,
+    read_spec,
+    seed_option,
+    specs_argument,
+    tensor_option,
+)
 
 if TYPE_CHECKING:
     from attnc.verify import Outcome, Target
@@ -62,6 +71,7 @@ class Progress:
 )
 @click.option("--examples", type=click.IntRange(1), default=40, show_default=True, help="Calls for each back end.")
 @param_option
+@tensor_option
 @attention_option
 @seed_option
 @click.pass_context
@@ -101,7 +111,7 @@ def attentions(spec: Spec, wanted: str | None) -> list[str]:
 def _verify(spec: Spec, attention: str, backend: Any, params: dict[str, Scalar], examples: int, seed: int) -> bool:
     from attnc.verify import Target, verify
 
-    target = Target(spec.name, backend, spec.text, attention, params)
+    target = Target(spec.name, backend, spec.text, attention, params, spec.tables)
     progress = Progress(f"{attention}, {backend}", examples)
     start = monotonic()
     try:

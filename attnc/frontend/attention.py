@@ -75,6 +75,7 @@ class _Attention:
             self.el.report(support.branches(branch.span), self.env)
             return None
         self.el.dynamic.clear()
+        self.el.tables.clear()
         self.header = check_header(self.el, self.declared.scope, self.node.params, attention=True)
         self.names.update(self.header.names)
         grids = [statement for statement in statements if isinstance(statement, ast.GridDecl)]

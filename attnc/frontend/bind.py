@@ -10,9 +10,10 @@ from operator import index
 from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.errors import parameters as errors
+from attnc.frontend.tables import Folding, with_tables
 from attnc.ir.expr import Call, Const, Exists, Expr, Lift, Param, Var
 from attnc.ir.fold import fold
-from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam
+from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam, Table
 from attnc.ir.printer import print_expr
 from attnc.ir.ranges import in_range, range_text, read_by, resolved
 from attnc.ir.traverse import children, map_children
@@ -21,10 +22,13 @@ from attnc.ir.types import BOOL, INT
 Scalar = bool | int | float
 
 
-def bind(module: AttentionModule, params: Mapping[str, object]) -> AttentionModule:
+def bind(
+    module: AttentionModule, params: Mapping[str, object], tables: Mapping[str, Table] | None = None
+) -> AttentionModule:
     """The module with its static parameters replaced by `params` or their defaults, everything known computed.
 
-    Raises SpecError (E5) with all parameters that are unknown, missing, of the wrong type or out of range.
+    `tables` are the values of its static tensors. Raises SpecError (E5) with all parameters that are unknown, missing,
+    of the wrong type or out of range.
     """
     statics = {scalar.name: scalar for scalar in module.scalars if not scalar.dynamic}
     found = [_unknown(module, name, tuple(statics)) for name in params if name not in statics]
@@ -37,7 +41,10 @@ def bind(module: AttentionModule, params: Mapping[str, object]) -> AttentionModu
         else:
             found += () if wrong is None else (wrong,)
     _raise(found)
-    bound = _substituted(module, values)
+    bound, found = with_tables(_substituted(module, values), tables or {})
+    _raise(found)
+    if any(tensor.static for tensor in bound.tensors):
+        bound = _rebuilt(bound, Folding(bound.tensors))
     _raise(_constant_errors(bound))
     return bound
 
@@ -121,12 +128,20 @@ def _substituted(module: AttentionModule, values: Mapping[str, Const]) -> Attent
     def done(expr: Expr) -> Expr:
         return fold(put(expr))
 
-    return replace(
+    bound = replace(
         module,
         scalars=tuple(_dynamic(scalar, values) for scalar in module.scalars if scalar.dynamic),
         tensors=tuple(replace(tensor, dims=tuple(map(done, tensor.dims))) for tensor in module.tensors),
         grid_q=_grid(module.grid_q, done),
         grid_k=_grid(module.grid_k, done),
+    )
+    return _rebuilt(bound, done)
+
+
+def _rebuilt(module: AttentionModule, done: Callable[[Expr], Expr]) -> AttentionModule:
+    """The module with everything that it computes replaced."""
+    return replace(
+        module,
         mask=done(module.mask),
         score=done(module.score),
         cascade=_bindings(module.cascade, done),

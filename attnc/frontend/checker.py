@@ -25,6 +25,7 @@ class Checker:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.dynamic: set[str] = set()
+        self.tables: set[str] = set()
         self.diagnostics: list[Diagnostic] = []
         self._seen: set[tuple[str, int, int, int, str]] = set()
         self._measures = Measures()
@@ -81,10 +82,11 @@ class Checker:
             return self._cyclic(declared)
         before = len(self._seen)
         dynamic, self.dynamic = self.dynamic, set()
+        tables, self.tables = self.tables, set()
         self._checking.append(declared)
         check_declared(self, declared)
         self._checking.pop()
-        self.dynamic = dynamic
+        self.dynamic, self.tables = dynamic, tables
         self._sound[id(declared)] = self._sound.get(id(declared), True) and len(self._seen) == before
         return self._sound[id(declared)]
 

@@ -143,6 +143,8 @@ class Elaborator(Protocol):
     library: Library
     #: Dynamic scalars of the attention that is being checked.
     dynamic: set[str]
+    #: Its tensors that are known when compiling.
+    tables: set[str]
 
     def report(self, error: Diagnostic, env: Env) -> None:
         """Record an error at a place of the text."""

@@ -169,16 +169,24 @@ def _tensor(
         _report_type(el, env, param.type, attention=attention)
     allowed = ("learned", "static") if attention else ("learned",)
     modifiers = _check_modifiers(el, env, param, allowed)
-    if "static" in modifiers:
-        el.report(support.not_yet("a tensor known when compiling", param.span, "leave `static` out"), env)
+    if {"learned", "static"} <= modifiers:
+        el.report(errors.learned_table(param.name.text, param.modifiers[-1].span), env)
     if param.default is not None:
         el.report(errors.tensor_default(param.name.text, param.default.span), env)
     if kind is None or dims is None:
         return Broken()
     range_ = check_range(el, env, param, kind, params) if attention else no_range(el, env, param)
     tensor = TensorParam(
-        param.name.text, kind, dims, learned="learned" in modifiers, range=range_, span=param.name.span
+        param.name.text,
+        kind,
+        dims,
+        learned="learned" in modifiers,
+        static="static" in modifiers,
+        range=range_,
+        span=param.name.span,
     )
+    if tensor.static:
+        el.tables.add(tensor.name)
     header.tensors.append(tensor)
     return Tensor(tensor)
 

@@ -6,7 +6,7 @@ from attnc.frontend.environment import Elaborator, Env
 from attnc.frontend.errors import types as errors
 from attnc.ir.builtins import BUILTINS, Builtin
 from attnc.ir.dims import dim_text, same_dim
-from attnc.ir.expr import Call, Const, Expr, Param, Var, real_const
+from attnc.ir.expr import Call, Const, Expr, Lookup, Param, Var, real_const
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL, ScalarType, Type, VectorType
 from attnc.source import Span
@@ -77,12 +77,14 @@ def _integers(el: Elaborator, env: Env, builtin: Builtin, args: tuple[Expr, ...]
 
 
 def is_static(el: Elaborator, expr: Expr) -> bool:
-    """Whether a value is known when compiling: made of literals and static parameters."""
+    """Whether a value is known when compiling: made of literals, static parameters and elements of static tensors."""
     for node in walk(expr):
         match node:
             case Const() | Call():
                 continue
             case Param(name=name) if name not in el.dynamic:
+                continue
+            case Lookup(tensor=name, type=ScalarType()) if name in el.tables:
                 continue
             case _:
                 return False

@@ -20,6 +20,7 @@ from attnc.ir.module import AttentionModule
 from attnc.ir.printer import print_module
 from attnc.ops import Backend, Op
 from attnc.ops import compile as compile_op
+from attnc.tables import Constants
 
 
 class Adapter:
@@ -36,13 +37,17 @@ class Adapter:
         tensors: Mapping[str, Source],
         replaces: frozenset[str],
     ) -> None:
+        values = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+
         def compiled(key_mask: str | None = None) -> Op:
-            return compile_op(
-                spec, source=source, attention=attention, backend=backend, params=params, key_mask=key_mask
-            )
+            choice = {"source": source, "attention": attention, "key_mask": key_mask}
+            op = compile_op(spec, backend=backend, params=params, tensors=values, **cast(Any, choice))
+            return op.without_tensors()
 
         self._op = compiled()
         self.module = self._op.module
+        self._constants = Constants(self.module)
+        tensors = {name: value for name, value in tensors.items() if name not in self._constants.names}
         _check_sources(self.module, tensors)
         self._binding = Binding(self.module, dict(tensors), replaces)
         self._takes_padding = any(isinstance(value, str) and value == PADDING for value in tensors.values())
@@ -101,6 +106,7 @@ class Adapter:
             )
         named = {tensor.name for tensor in self.module.tensors}
         tensors = {name: value for name, value in arguments.items() if name in named}
+        tensors |= self._constants.on(torch.device(mask.device))
         defaults = {s.name: s.default.value for s in self.module.scalars if isinstance(s.default, Const)}
         params = {**defaults, **{name: value for name, value in arguments.items() if name not in named}}
         self._implication.check(mask, Given(heads, key_heads, tensors, params))
@@ -109,7 +115,7 @@ class Adapter:
 def _check_sources(module: AttentionModule, sources: Mapping[str, Source]) -> None:
     """Every tensor of the spec has a source and every source a place."""
     dynamic = {scalar.name: scalar for scalar in module.scalars if scalar.dynamic}
-    known = [*(tensor.name for tensor in module.tensors), *dynamic]
+    known = [*(tensor.name for tensor in module.tensors if not tensor.static), *dynamic]
     for name in sources:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

@@ -12,6 +12,9 @@ from attnc.ir.expr import Expr
 from attnc.ir.types import ScalarType
 from attnc.source import NOWHERE, Span
 
+#: Elements of a tensor that is known when compiling; a larger one is data.
+MAX_TABLE = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -42,8 +45,30 @@ class ScalarParam:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """The values of a tensor that is known when compiling, row by row.
+
+    `dtype` is torch's name of it, or empty for numbers as they are written, until they are bound.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    values: tuple[bool | int | float, ...]
+
+    def element(self, indices: tuple[int, ...]) -> bool | int | float:
+        """One of them; indices out of range are clamped, as those of look-ups are."""
+        place = 0
+        for index, size in zip(indices, self.shape, strict=True):
+            place = place * size + min(max(index, 0), size - 1)
+        return self.values[place]
+
+
+@dataclass(frozen=True, slots=True)
 class TensorParam:
-    """A tensor given at the call; `dims` are int expressions over sizes and static parameters."""
+    """A tensor given at the call; `dims` are int expressions over sizes and static parameters.
+
+    A static one is given when compiling; binding puts its `value` in, and the op passes it at every call.
+    """
 
     name: str
     type: ScalarType
@@ -51,6 +76,7 @@ class TensorParam:
     learned: bool = False
     static: bool = False
     range: Range | None = None
+    value: Table | None = None
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import assert_never
 
 from attnc.ir.builtins import BUILTINS
@@ -21,7 +22,7 @@ from attnc.ir.expr import (
     Value,
     Var,
 )
-from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
+from attnc.ir.module import AttentionModule, Range, ScalarParam, Table, TensorParam
 from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece, TileAxis
 from attnc.ir.types import VectorType
 
@@ -29,6 +30,8 @@ _LEVELS = (("or",), ("and",), ("not",), ("lt", "le", "gt", "ge", "eq", "ne"), ("
            ("mul", "div", "floordiv", "mod"), ("neg",), ("pow",))  # fmt: skip
 _LEVEL = {name: level for level, names in enumerate(_LEVELS) for name in names}
 _ATOM = len(_LEVELS)
+#: Values of a table that are printed.
+_SHOWN = 16
 
 
 def print_expr(expr: Expr) -> str:
@@ -118,7 +121,16 @@ def _scalar(param: ScalarParam) -> str:
 def _tensor(tensor: TensorParam) -> str:
     dims = ", ".join(map(print_expr, tensor.dims))
     words = (" learned" if tensor.learned else "") + (" static" if tensor.static else "")
-    return f"{tensor.name}: {tensor.type}[{dims}]{words}{_range(tensor.range)}"
+    value = "" if tensor.value is None else f" = {_table(tensor.value)}"
+    return f"{tensor.name}: {tensor.type}[{dims}]{words}{_range(tensor.range)}{value}"
+
+
+def _table(table: Table) -> str:
+    """Its values; of many the first ones, and a hash of all."""
+    if len(table.values) <= _SHOWN:
+        return f"{table.dtype}{[*table.shape]} {', '.join(map(_literal, table.values))}"
+    digest = hashlib.sha256(repr(table).encode()).hexdigest()[:16]
+    return f"{table.dtype}{[*table.shape]} {', '.join(map(_literal, table.values[:_SHOWN]))}, ... ({digest})"
 
 
 # -- plans -----------------------------------------------------------------------------------------------------------

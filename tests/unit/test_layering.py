@@ -47,18 +47,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "explain": (*BASE, *PHASES, "compiler", "driver", "visits", "kept"),
     "pictures": (*BASE, "ir", "passes", "visits", "kept", "explain"),
     "showing": (*BASE, *PHASES, "compiler", "driver", "visits", "explain", "pictures"),
-    "artifact": (*BASE, *PHASES, "compiler", "driver"),
+    "artifact": (*BASE, *PHASES, "compiler", "driver", "tables"),
     "executor": (*BASE, *PHASES, "torch_tiles", "torch_backend", "tile_lists", "calls"),
     "signature": (*BASE, "ir", "calls"),
     "folding": (*BASE, "ir", "signature"),
     "tables": (*BASE, "ir"),
     "row_watch": (*BASE, "ir", "passes", "codegen"),
     "torch_op": (*BASE, "ir", "codegen", "row_watch", "empty_masks", "calls", "executor", "signature", "folding"),
-    "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain", "visits"),
-    "integrations": (*BASE, "ir", "eager", "ops"),  # other libraries: each module one
-    "drawing": (*BASE, "ir", "eager"),
+    "ops": (*BASE, "ir", "compiler", "reference", "calls", "executor", "torch_op", "explain", "visits", "tables"),
+    "integrations": (*BASE, "ir", "eager", "ops", "tables"),  # other libraries: each module one
+    "drawing": (*BASE, "ir", "eager", "tables"),
     "nn": (*BASE, "ir", "calls", "drawing", "ops"),
-    "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing"),
+    "verify*": (*BASE, *PHASES, "compiler", "driver", "eager", "reference", "ops", "drawing", "tables"),
     "benchmark": (*BASE, "ir", "eager", "ops", "drawing", "verify*"),
     "cli": (
         *(*BASE, *PHASES, "compiler", "driver", "explain", "artifact", "ops", "drawing", "visits", "showing"),

@@ -63,3 +63,32 @@ def unknown_standard(name: str, known: tuple[str, ...]) -> Diagnostic:
     """E508: the name of a file that the standard library does not hold."""
     help_ = did_you_mean(name, known) or "`attnc list` prints the standard library"
     return Diagnostic("E508", f"the standard library has no `{clip(name)}`", help=help_)
+
+
+def missing_table(name: str, wanted: str, attention: str, span: Span) -> Diagnostic:
+    """E509: no values for a static tensor."""
+    return Diagnostic(
+        "E509",
+        f"`{attention}` needs the values of `{name}`",
+        Label(span, f"{wanted}, known when compiling"),
+        help=f'give them when compiling: `tensors={{"{name}": ...}}`, `--tensor {name}=...` on the command line',
+    )
+
+
+def wrong_table(name: str, wanted: str, found: str, span: Span) -> Diagnostic:
+    """E510: values of another kind or shape than declared."""
+    return Diagnostic("E510", f"tensor `{name}` must be {wanted}, not {clip(found)}", Label(span, "declared here"))
+
+
+def large_table(name: str, count: int, limit: int, span: Span) -> Diagnostic:
+    """E511: more values than a module holds."""
+    title = f"tensor `{name}` has {count} elements, more than the {limit} of a static one"
+    return Diagnostic("E511", title, Label(span, "declared here"), help="leave `static` out and give it at the call")
+
+
+def unknown_table(name: str, attention: str, known: tuple[str, ...]) -> Diagnostic:
+    """E512: values for a tensor that is not static."""
+    help_ = did_you_mean(name, known)
+    if help_ is None:
+        help_ = f"its static tensors are {listing(known)}" if known else "it has none"
+    return Diagnostic("E512", f"`{attention}` has no static tensor `{clip(name)}`", help=help_)

@@ -185,6 +185,12 @@ def clashing_modifiers(param: str, span: Span) -> Diagnostic:
     return Diagnostic("E316", title, Label(span), help="a scalar is static unless it is `dynamic`")
 
 
+def learned_table(param: str, span: Span) -> Diagnostic:
+    """E316: a tensor that is known when compiling has no gradient."""
+    title = f"parameter `{param}` has modifiers that do not go together"
+    return Diagnostic("E316", title, Label(span), help="a `static` tensor has no gradient; leave one of the two out")
+
+
 def bad_range(why: str, span: Span) -> Diagnostic:
     """E317: a range that allows no value."""
     return Diagnostic(
