@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from attnc.compiler import compile_module
+from attnc.ir.dependence import is_aligned
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, Part, PlanOptions, TileAxis
 from attnc.passes.pipeline import make_plan
@@ -45,6 +46,11 @@ CASES: tuple[tuple[str, dict[str, Any], int | None, float | None], ...] = (
     ("streaming", {"sink": 4, "window": 4096}, MILLION, None),
     ("dilated_window", {"size": 8192, "dilation": 4}, 32768, 1.15),
     ("dilated_window", {"size": 8192, "dilation": 4}, MILLION, None),
+    ("neighborhood_1d", {"length": MILLION, "window": 1023}, MILLION, None),
+    ("power", {"window": 4096}, MILLION, None),
+    ("power_block", {}, MILLION, None),
+    ("strided", {"stride": 128}, MILLION, None),
+    ("radial", {"frames": 30, "per_frame": 3840}, 115_200, None),
     ("neighborhood_3d", {**VIDEO, "stride_t": 16, "stride_y": 8, "stride_x": 8}, None, 1.0),
     ("neighborhood_3d", VIDEO, None, 1.75),
     ("neighborhood_2d", IMAGE, None, 1.0),
@@ -78,7 +84,7 @@ def tokens_of(module: AttentionModule, tokens: int | None) -> int:
 
 def planned(module: AttentionModule, n: int) -> tuple[KernelPlan, tuple[AxisTable, ...]]:
     """The plan of a prefill call of n tokens, and the tables of its axes."""
-    plan = make_plan(module, PlanOptions(64, 64, aligned=True))
+    plan = make_plan(module, PlanOptions(64, 64, aligned=is_aligned(module, n, n)))
     return plan, tuple(axis_table(axis, sizes(n)) for axis in plan.parts[0].axes)
 
 

@@ -30,6 +30,7 @@ PARAMS: dict[str, dict[str, int | float]] = {
     "maxvit_block": {"size": 16},
     "swin": {"window": 7, "height": 56, "width": 56},
     "halo": {"block": 8},
+    "sliding_tile_3d": {"frames": 30, "height": 48, "width": 80},
 }
 
 
