@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import attnc
-from tests.property.masks import Numbers, Term, World, affine_masks, keep, masks, spec_text
+from tests.property.masks import GRID, Numbers, Term, World, affine_masks, keep, masks, spec_text
 
 _OPS: dict[str, Callable[[Any], Any]] = {"any": np.any, "all": np.all, "density": np.mean}
+POINTS = int(np.prod(list(GRID.values())))
 sizes = st.integers(1, 9)
 
 
@@ -66,6 +68,9 @@ def check(mask: Term, call: Numbers, *, dense: bool) -> None:
     op = attnc.compile(source=spec_text(mask), backend="torch", tile=(16, 16))
     if "seg" in mask.text:  # the table of keys holds the positions of the queries
         call = replace(call, m=max(call.n, call.m), q_offset=call.k_offset)
+    reads_grid = re.search(r"\b[ij]\.", mask.text) is not None
+    if reads_grid and call.q_offset == call.k_offset == 0:
+        call = replace(call, n=POINTS, m=POINTS)
     world, m = call.world(), call.m
     q, k = torch.zeros(1, 1, call.n, 16), torch.zeros(1, 1, m, 16)
     v = torch.eye(m).view(1, 1, m, m)
@@ -74,7 +79,9 @@ def check(mask: Term, call: Numbers, *, dense: bool) -> None:
         "seg": torch.as_tensor(world["seg"](world["j"][0])).view(1, m),
         "table": torch.as_tensor(world["table"](np.arange(7))).view(1, 7),
     }
-    offsets = {"q_offset": call.q_offset, "k_offset": call.k_offset}
+    offsets: dict[str, Any] = {"q_offset": call.q_offset, "k_offset": call.k_offset}
+    if reads_grid and call.n != POINTS:  # parts of a grid are computed with offsets that are data
+        offsets = {name: torch.tensor([offset]) for name, offset in offsets.items()}
     try:
         out = (op.reference if dense else op)(q, k, v, p=call.p, w=call.w, **offsets, **tensors)
     except attnc.SpecError as error:
