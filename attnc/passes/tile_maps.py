@@ -83,8 +83,9 @@ class _Axis:
 def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> tuple[Part, ...]:
     """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
     one = _choose(module, positions, flat)
-    best, least = (one,), _area((one,), module)
-    for masks in _splits(module.mask) if least is not None else ():
+    cases = [masks for masks in _splits(module.mask) if any(_may_have_axes(module, mask) for mask in masks)]
+    best, least = (one,), _area((one,), module) if cases else None
+    for masks in cases if least is not None else ():
         parts = tuple(_of_mask(replace(module, mask=mask), positions, flat.tile) for mask in masks)
         area = _area(parts, module) if any(part.axes for part in parts) else None
         if area is not None and least is not None and area < least:
@@ -104,6 +105,18 @@ def _splits(mask: Expr) -> Iterator[tuple[Expr, Expr]]:
             others = reduce(_or, (*cases[:m], *cases[m + 1 :]))
             for first, second in ((case, others), (others, case)):
                 yield conj(rest, first), conj(conj(rest, second), _not(first))
+
+
+def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
+    """A quick look before a case is planned: a grid of which it asks something by axis, or a class that it may keep."""
+    if module.grid_q is not None or module.grid_k is not None:
+        return module.grid_q == module.grid_k and _is_static(module.grid_q) and bool(separated(mask).axes)
+    if not is_countable(mask, frozenset(("i", "j"))):
+        return False
+    x = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)
+    i, j = x[:, None], x[None, :]
+    kept = np.broadcast_to(np.asarray(values_of(mask, {"i": i, "j": j}), np.bool_), (len(x), len(x)))
+    return any(not kept[i % m != j % m].any() for m in set(_divisors(mask, "mod")))
 
 
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
@@ -205,9 +218,11 @@ def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[t
     return axes, parts.is_product and parts.uniform == TRUE
 
 
-def _is_static(grid: Grid) -> bool:
-    return grid.start == int_const(0) and all(
-        isinstance(extent, Const) and 1 <= extent.value <= _LONGEST for extent in grid.extents
+def _is_static(grid: Grid | None) -> bool:
+    return (
+        grid is not None
+        and grid.start == int_const(0)
+        and all(isinstance(extent, Const) and 1 <= extent.value <= _LONGEST for extent in grid.extents)
     )
 
 
