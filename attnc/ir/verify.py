@@ -195,5 +195,5 @@ def _check_piece(piece: Piece) -> None:
     for expr in (piece.guard, piece.low, piece.high):
         _check_plan_refs(expr, {"i0", "i1"})
         for node in walk(expr):
-            inside = isinstance(node, Index) and node.name in ("i", "j", "r", "c")
-            _require(not inside, f"a piece reads `{print_expr(node)}`")
+            if isinstance(node, Index) and node.name in ("i", "j", "r", "c"):
+                raise InternalError(f"a piece reads `{print_expr(node)}`")

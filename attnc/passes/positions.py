@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnc.ir.build import call, compare, conj, is_const, mul, sub
-from attnc.ir.expr import Call, Const, Expr, GridCoord, Index, Lookup, Size, Value, int_const
+from attnc.ir.expr import TRUE, Call, Const, Expr, GridCoord, Index, Lookup, Size, Value, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid, TensorParam
 from attnc.ir.traverse import transform, walk
@@ -37,11 +37,22 @@ class Positions:
 
     def lower(self, expr: Expr) -> Expr:
         """The expression over stored rows, folded. Raises SpecError for a rotation that does not fit the vector."""
-        lowered = fold(without_lifts(fold(transform(expr, self._node)), self._given()))
+        lowered = fold(without_lifts(fold(transform(self.on_grid(expr), self._node)), self._given()))
         for node in walk(lowered):
             if isinstance(node, Call) and node.fn == "rope":
                 _check_rotation(node)
         return lowered
+
+    def on_grid(self, expr: Expr) -> Expr:
+        """The expression, not folded, without asking whether positions lie on their grid, where all of a call do."""
+        return transform(expr, self._member) if self.aligned and self.module.grid_q is not None else expr
+
+    def _member(self, node: Expr) -> Expr:
+        if not isinstance(node, Call) or node.fn != "in_grid":
+            return node
+        grid = self.module.grid("q" if node.args[0] == Index("i") else "k")
+        covers = is_const(grid.start, 0) and _product(grid.extents) == self._given()[Size("N")]
+        return TRUE if covers else node
 
     def _given(self) -> dict[Expr, Expr]:
         """Sizes and offsets of the calls that the plan is for."""

@@ -113,8 +113,14 @@ class _Blocks:
         return _Blocks(group, query, key).chosen((query < query_limit) & (key < key_limit))
 
 
-def list_visits(relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Span]) -> TileList | None:
-    """The visits of a condition on positions and on what `sources` knows; None when they are more than MAX_ENTRIES."""
+def list_visits(
+    relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Span], most: int | None = None
+) -> TileList | None:
+    """The visits of a condition on positions and on what `sources` knows; None when they are clearly more than `most`.
+
+    `most` is MAX_ENTRIES when not given.
+    """
+    most = MAX_ENTRIES if most is None else most
     level = _top(shape)
     blocks = _Blocks(*(x.reshape(-1) for x in np.indices((shape.groups, *_counts(shape, level)))))
     full: list[_Blocks] = []
@@ -123,7 +129,7 @@ def list_visits(relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Sp
     while True:
         must, split = _judged(relation, shape, sources, level, blocks)
         count += len(must.group) * BRANCH ** (2 * level)
-        if count > MAX_ENTRIES + BRANCH ** (2 * level) or len(split.group) > MAX_ENTRIES:
+        if count > most + BRANCH ** (2 * level) or len(split.group) > most:
             return None
         full.append(must.split(BRANCH**level, shape.query_tiles, shape.key_tiles))
         if level == 0:

@@ -37,6 +37,8 @@ from attnc.passes.mask_axes import disjuncts, separated
 from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
 from attnc.passes.positions import Positions
 from attnc.passes.tile_tables import (
+    ANY_NUMBER,
+    LongTableError,
     NotCountableError,
     axis_table,
     class_count,
@@ -55,10 +57,12 @@ _MAX_DIVISOR = 256
 _LEAST = 16
 #: Longest axis of a grid whose pairs are looked at while planning.
 _LONGEST = 1024
-#: Positions by which one sees whether closed forms leave out any tile.
-_TRIED = 2048
+#: Positions by which one sees whether closed forms leave out any tile. Windows may be longer than the first.
+_TRIED = (1 << 11, 1 << 16, 1 << 21)
 #: Positions for which a mask without a grid is compared as one part and as two.
 _LONG = 16384
+#: Entries of tables without closed forms that are made to compare parts on longer grids: less than a second.
+_MOST_ENTRIES = 1 << 15
 #: Cases of a disjunction of which each is tried as a part of its own.
 _MAX_CASES = 4
 
@@ -82,6 +86,7 @@ class _Axis:
 
 def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> tuple[Part, ...]:
     """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
+    module = replace(module, mask=fold(positions.on_grid(module.mask)))
     one = _choose(module, positions, flat)
     cases = [masks for masks in _splits(module.mask) if any(_may_have_axes(module, mask) for mask in masks)]
     best, least = (one,), _area((one,), module) if cases else None
@@ -90,6 +95,8 @@ def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> t
         area = _area(parts, module) if any(part.axes for part in parts) else None
         if area is not None and least is not None and area < least:
             best, least = parts, area
+    if cases and least is None and one.axes:
+        return (replace(one, why=f"{one.why}; its table is too long to compare it with two parts"),)
     return best
 
 
@@ -111,12 +118,13 @@ def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
     """A quick look before a case is planned: a grid of which it asks something by axis, or a class that it may keep."""
     if module.grid_q is not None or module.grid_k is not None:
         return module.grid_q == module.grid_k and _is_static(module.grid_q) and bool(separated(mask).axes)
-    if not is_countable(mask, frozenset(("i", "j"))):
+    moduli = set(_divisors(mask, "mod"))
+    if not moduli or not is_countable(mask, frozenset(("i", "j"))):
         return False
     x = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)
     i, j = x[:, None], x[None, :]
     kept = np.broadcast_to(np.asarray(values_of(mask, {"i": i, "j": j}), np.bool_), (len(x), len(x)))
-    return any(not kept[i % m != j % m].any() for m in set(_divisors(mask, "mod")))
+    return any(not kept[i % m != j % m].any() for m in moduli)
 
 
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
@@ -127,16 +135,21 @@ def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
 
 
 def _area(parts: tuple[Part, ...], module: AttentionModule) -> int | None:
-    """Pairs in visited tiles, with what it costs to hand accumulators from part to part; None when data decides."""
+    """Pairs in visited tiles, with what it costs to hand accumulators from part to part.
+
+    None when data decides, or when a table would be too long to be made for a comparison.
+    """
     size = _LONG
     if module.grid_q is not None and _is_static(module.grid_q):
         size = prod(_int(extent) for extent in module.grid_q.extents)
     total = (len(parts) - 1) * size * parts[0].tile.keys
+    most = _MOST_ENTRIES if size > _LONG else ANY_NUMBER
     try:
         for part in parts:
-            tiles = _visited(part.axes, size) if part.axes else count_of_ranges(part.visits, part.tile, size)
-            total += tiles * part.tile.rows * part.tile.keys
-    except NotCountableError:
+            tile = part.tile
+            tiles = _visited(part.axes, size, most) if part.axes else count_of_ranges(part.visits, tile, size)
+            total += tiles * tile.rows * tile.keys
+    except (NotCountableError, LongTableError):
         return None
     return total
 
@@ -144,10 +157,10 @@ def _area(parts: tuple[Part, ...], module: AttentionModule) -> int | None:
 def _choose(module: AttentionModule, positions: Positions, flat: Part) -> Part:
     """The part with the fewest visited tiles: `flat`, or one with axes."""
     if module.grid_q is None and module.grid_k is None:
-        return _by_class(module, flat) or _listed(positions.lower(module.mask), flat)
+        return _by_class(module, flat) or _listed(module, positions, flat)
     found = _boxes(module, positions, flat.tile)
     if found is None:
-        return _listed(positions.lower(module.mask), flat)
+        return _listed(module, positions, flat)
     axes, is_product = found
     size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
     boxes, ranges = _visited(axes, size), _visited_flat(flat, size)
@@ -173,9 +186,9 @@ def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bo
     return Part(tile, tuple(Visit(kind, ()) for kind in kinds), is_product, why, axes)
 
 
-def _visited(axes: tuple[TileAxis, ...], size: int) -> int:
+def _visited(axes: tuple[TileAxis, ...], size: int, most: int = ANY_NUMBER) -> int:
     names = {"N": size, "M": size, "q_offset": 0, "k_offset": 0}
-    return prod(int(axis_table(axis, names).live.sum()) for axis in axes)
+    return prod(int(axis_table(axis, names, most).live.sum()) for axis in axes)
 
 
 def _visited_flat(part: Part, size: int) -> int:
@@ -183,7 +196,7 @@ def _visited_flat(part: Part, size: int) -> int:
     try:
         return count_of_ranges(part.visits, part.tile, size)
     except NotCountableError:  # ranges that depend on data: as if all were visited
-        return -(-size // part.tile.rows) * -(-size // part.tile.keys)
+        return _all_tiles(part.tile, size)
 
 
 def _or(a: Expr, b: Expr) -> Expr:
@@ -312,22 +325,38 @@ def _by_class(module: AttentionModule, flat: Part) -> Part | None:
         return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
     analysed = BlockSparsity().run(inside, flat.tile)
+    if not analysed.visits:
+        return None
     axis = TileAxis(Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits)
     why = f"{modulus} residue classes of positions, in each: {analysed.why}"
     return Part(flat.tile, tuple(Visit(visit.kind, ()) for visit in analysed.visits), analysed.exact, why, (axis,))
 
 
-def _listed(mask: Expr, flat: Part) -> Part:
+def _listed(module: AttentionModule, positions: Positions, flat: Part) -> Part:
     """Ranges of positions listed in a table, where the set of the mask was too much for isl."""
-    tile = flat.tile
-    every = -(-_TRIED // tile.rows) * -(-_TRIED // tile.keys)
+    if flat.exact:
+        return flat
+    tile, mask = flat.tile, positions.lower(module.mask)
     known = frozenset(("i", "j", "r", "c", "N", "M", "q_offset", "k_offset"))
-    is_short = flat.why != ROUGH and _visited_flat(flat, _TRIED) < every
-    if flat.exact or is_short or not is_countable(mask, known):
+    if not is_countable(mask, known) or (flat.why != ROUGH and _leaves_out(flat, module)):
         return flat
     axis = TileAxis(Size("N"), int_const(1), tile.rows, tile.keys, 1, _I, _J, mask)
     why = "tiles listed in a table: the mask has no closed form within the bound"
     return Part(tile, (Visit("full", ()), Visit("partial", ())), True, why, (axis,))
+
+
+def _leaves_out(flat: Part, module: AttentionModule) -> bool:
+    """Whether closed forms leave out any tile at a length that the mask is for."""
+    grid = module.grid_q
+    extents = () if grid is None else grid.extents
+    is_static = grid is not None and all(isinstance(extent, Const) for extent in extents)
+    longest = prod(map(_int, extents)) if is_static else max(_TRIED)
+    lengths = sorted({min(n, longest) for n in _TRIED} | {longest})
+    return any(_visited_flat(flat, n) < _all_tiles(flat.tile, n) for n in lengths)
+
+
+def _all_tiles(tile: Tile, n: int) -> int:
+    return -(-n // tile.rows) * -(-n // tile.keys)
 
 
 def _member(index: Index, modulus: int) -> Expr:

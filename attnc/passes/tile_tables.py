@@ -2,7 +2,7 @@
 
 An axis has one unit per class and query tile. Its table lists, per unit, the key tiles that are live, full ones first.
 The work is proportional to the entries where the axis has closed forms, to the pairs of coordinates of a short axis
-else; of a long one, the relation is evaluated over intervals, tile by tile.
+else; of a long one, the relation is evaluated over intervals, from coarse blocks to tiles.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.diagnostics import InternalError
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var, int_const
 from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute
 from attnc.ir.types import INT
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_intervals import Span
+from attnc.passes.tile_lists import Shape, Source, list_visits
 
 Ints = NDArray[Any]
 #: Longest axis (in y) whose pairs are counted out one by one.
 MAX_COUNTED = 4096
+ANY_NUMBER = 1 << 62
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
@@ -51,6 +54,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 class NotCountableError(Exception):
     """An expression that has no value before the kernel runs."""
+
+
+class LongTableError(Exception):
+    """A table with more entries than were asked for."""
 
 
 def values_of(expr: Expr, names: Mapping[str, Any]) -> Any:
@@ -134,8 +141,11 @@ def axis_extent(axis: TileAxis, names: Mapping[str, int]) -> int:
     return int(values_of(axis.extent, names))
 
 
-def axis_table(axis: TileAxis, names: Mapping[str, int]) -> AxisTable:
-    """The table of an axis for sizes and parameters by name."""
+def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER) -> AxisTable:
+    """The table of an axis for sizes and parameters by name.
+
+    Raises LongTableError when a table of a long axis without closed forms would have clearly more than `most` entries.
+    """
     extent = axis_extent(axis, names)
     lengths = steps(axis, extent)
     queries, keys = tile_counts(axis, extent)
@@ -144,7 +154,7 @@ def axis_table(axis: TileAxis, names: Mapping[str, int]) -> AxisTable:
     elif int(lengths.max(initial=0)) <= MAX_COUNTED:
         kinds = _counted(axis, names, lengths, queries, keys)
     else:
-        kinds = _by_intervals(axis, names, extent, queries, keys)
+        kinds = _by_intervals(axis, names, extent, most)
     return _joined(*kinds, units=len(lengths) * queries)
 
 
@@ -239,29 +249,18 @@ def _relation(axis: TileAxis, names: Mapping[str, int], cls: int) -> Any:
     return np.broadcast_to(np.asarray(kept, np.bool_), (len(x), len(x)))
 
 
-def _by_intervals(axis: TileAxis, names: Mapping[str, int], extent: int, queries: int, keys: int) -> Kinds:
-    """Tiles that the relation may keep something of, and those that it must keep all of: one query tile at a time."""
-    found: tuple[list[Ints], ...] = ([], [], [], [])
-    known: dict[Expr, Span] = {Size("N"): Span.of(names["N"]), Size("M"): Span.of(names["N"])}
-    known.update({Value(name, INT): Span.of(0) for name in ("q_offset", "k_offset")})
-    for cls in range(class_count(axis, extent)):
-        columns = [coordinates(axis, extent, cls, np.arange(n * axis.keys, (n + 1) * axis.keys)) for n in range(keys)]
-        columns = [x for x in columns if x.size]
-        j = Span.of([x[0] for x in columns], [x[-1] for x in columns])
-        whole = np.array([len(x) == axis.keys for x in columns])
-        for tile in range(queries):
-            x = coordinates(axis, extent, cls, np.arange(tile * axis.rows, (tile + 1) * axis.rows))
-            if x.size:
-                i = Span.of(x[0], x[-1])
-                leaves = {Index("i"): i, Index("r"): i, Index("j"): j, Index("c"): j}
-                truth = Boxes({**known, **leaves}).truth(axis.relation)
-                may, must = (np.broadcast_to(part, whole.shape) for part in (truth.may, truth.must & whole))
-                for place, chosen in ((0, must), (2, may & ~must)):
-                    tiles = np.nonzero(chosen)[0]
-                    found[place].append(np.full(len(tiles), cls * queries + tile))
-                    found[place + 1].append(tiles)
-    a, b, c, d = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in found)
-    return a, b, c, d
+def _by_intervals(axis: TileAxis, names: Mapping[str, int], extent: int, most: int) -> Kinds:
+    """Tiles that the relation may keep something of, and those that it must keep all of, from coarse to fine."""
+    if class_count(axis, extent) > 1:
+        raise InternalError("the classes of an axis have closed forms, or few coordinates")
+    known: dict[Expr, Source | Span] = {Size("N"): Span.of(names["N"]), Size("M"): Span.of(names["N"])}
+    known |= {Value(name, INT): Span.of(0) for name in ("q_offset", "k_offset")}
+    found = list_visits(axis.relation, Shape(Tile(axis.rows, axis.keys), extent, extent, 1), known, most)
+    if found is None:
+        raise LongTableError
+    unit = np.repeat(np.arange(found.units), found.live)
+    full = np.arange(len(unit)) - found.starts[unit] < found.full[unit]
+    return unit[full], found.entries[full], unit[~full], found.entries[~full]
 
 
 # -- measures --------------------------------------------------------------------------------------------------------
