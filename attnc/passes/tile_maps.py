@@ -74,14 +74,20 @@ class _Axis:
     axis: TileAxis
     extent: int
     kept: tuple[Any, ...]
-    _known: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    _blocks: dict[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict[tuple[int, int], tuple[Any, ...]])
 
     def live(self, rows: int, keys: int) -> int:
-        """Tiles of this size that are visited, over all classes."""
-        if (rows, keys) not in self._known:
-            found = sum(int(_blocks(_blocks(kept, rows, 0), keys, 1).sum()) for kept in self.kept)
-            self._known[rows, keys] = found
-        return self._known[rows, keys]
+        """Tiles of this size that are visited, over all classes. Sizes are powers of two."""
+        return sum(int(blocks.sum()) for blocks in self._blocked(rows, keys))
+
+    def _blocked(self, rows: int, keys: int) -> tuple[Any, ...]:
+        """Whether anything is kept in each tile, class by class: of two tiles half as long each."""
+        found = self._blocks.get((rows, keys))
+        if found is None and keys > 1:
+            found = tuple(_joined(blocks.T).T for blocks in self._blocked(rows, keys // 2))
+        elif found is None and rows > 1:
+            found = tuple(map(_joined, self._blocked(rows // 2, 1)))
+        return self._blocks.setdefault((rows, keys), self.kept if found is None else found)
 
 
 def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> tuple[Part, ...]:
@@ -304,12 +310,11 @@ def _cost(axes: list[_Axis], sizes: Sizes) -> tuple[int, ...]:
     return (visited, *(-rows * keys for rows, keys in reversed(sizes)))
 
 
-def _blocks(kept: Any, size: int, dim: int) -> Any:
-    """Whether any of each `size` entries along a dimension is set."""
-    if size == 1:
-        return kept
-    starts: Any = range(0, kept.shape[dim], size)
-    return np.logical_or.reduceat(kept, starts, axis=dim)
+def _joined(rows: Any) -> Any:
+    """Whether one of two neighbouring rows is set, column by column; a last one stays alone."""
+    found = rows[::2].copy()
+    found[: len(rows) // 2] |= rows[1::2]
+    return found
 
 
 # -- classes of positions --------------------------------------------------------------------------------------------
