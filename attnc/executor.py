@@ -18,15 +18,20 @@ from attnc.calls import refuse
 from attnc.codegen.cache import key_of, load_entry, load_source, making, store_entry
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
+from attnc.codegen.cpp_build import CompilerError
+from attnc.codegen.cpp_emitter import NoCppError
+from attnc.codegen.cpp_kernel import CppModule, CppStage, CppVariant, lower_cpp
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
+from attnc.codegen.launch_cpp import TYPES, CppRunner, Work
+from attnc.cpp_work import reads_data, sizes_that_tell, works_of
 from attnc.diagnostics import warn_user
 from attnc.ir.dependence import has_tile_maps, is_aligned, looks_up_positions
 from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.serialize import MalformedError, dumps, loads
-from attnc.torch_backend import differentiate, run_torch
+from attnc.torch_backend import derived_tokens, differentiate, run_torch
 
 if TYPE_CHECKING:
     from attnc.torch_tiles import PartTables
@@ -36,11 +41,15 @@ Backend = Literal["auto", "triton", "interpret", "cpp", "torch"]
 _TORCH_TILE = Tile(256, 512)
 #: Tiles of the interpreter: what a GPU would use for float32 costs seconds there.
 _INTERPRET_TILE = Tile(32, 32)
+#: Sizes of calls whose work is kept.
+_KEPT_WORK = 64
+#: Tiles of the C++ back end, which knows no others.
+_CPP_TILE = Tile(64, 64)
 #: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
 _LISTED = {"cpu": 1 << 12}
 _LISTED_ON_DEVICE = 1 << 22
 _DEFAULT_TILES = {"torch": _TORCH_TILE, "interpret": _INTERPRET_TILE}
-_KERNEL_CLASSES = (Arg, KernelText, TritonModule, Variant)
+_KERNEL_CLASSES = (Arg, KernelText, TritonModule, Variant, CppModule, CppStage, CppVariant)
 
 Outputs = tuple[Tensor, dict[str, Tensor]]
 
@@ -60,6 +69,13 @@ class Executor:
     _runners: dict[tuple[str, PlanOptions, Variant], Any] = field(
         default_factory=dict[tuple[str, PlanOptions, Variant], Any]
     )
+    _without_cpp: bool = False
+    _ran: str = ""
+    _data: dict[PlanOptions, bool] = field(default_factory=dict[PlanOptions, bool])
+    _work: dict[object, tuple[Work, ...]] = field(default_factory=dict[object, "tuple[Work, ...]"])
+    _cpp: dict[tuple[PlanOptions, CppVariant], CppRunner] = field(
+        default_factory=dict[tuple[PlanOptions, CppVariant], CppRunner]
+    )
     _made: dict[tuple[PlanOptions, int, int], PartTables] = field(
         default_factory=dict[tuple[PlanOptions, int, int], "PartTables"]
     )
@@ -75,7 +91,7 @@ class Executor:
 
     def run(self, call: CallInputs) -> Outputs:
         """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them."""
-        backend = self.choose(call.q.device.type)
+        backend = self._able(self.choose(call.q.device.type), call)
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
             return self._upcast(call)
         if backend != "torch" and call.q.dtype == torch.float64:
@@ -84,31 +100,81 @@ class Executor:
         self.planned = options
         if backend == "torch":
             return run_torch(self.plan(options), call, tables)
+        if backend == "cpp":
+            return self._run_cpp(options, call, tables)
         variant = _variant(call)
-        self.emitted = (options, variant)
+        self.emitted, self._ran = (options, variant), ""
         module = self.kernels(options, variant)
         return run_module(module, call, self._runner(backend, options, variant), self._on_device(options, call, tables))
+
+    def _able(self, backend: str, call: CallInputs) -> str:
+        """The back end; "torch" instead of a C++ one that was not asked for by name and cannot run the call."""
+        if backend != "cpp" or self.backend == "cpp":
+            return backend
+        if call.q.dtype == torch.float64:
+            return "torch"
+        try:
+            self._cpp_runner(self._options(call, "cpp"), _cpp_variant(call))
+        except (NoCppError, CompilerError) as error:
+            if not self._without_cpp:
+                self._without_cpp = True
+                warn_user(f"{self.module.name} runs on torch, which is slow, as C++ cannot: {error}")
+            return "torch"
+        return backend
+
+    def _run_cpp(self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...]) -> Outputs:
+        """On the C++ back end; token maps by torch."""
+        plan = self.plan(options)
+        runner = self._cpp_runner(options, _cpp_variant(call))
+        self._ran = runner.module.source
+        works = self._works(options, call, tables, query_heads=runner.module.query_heads)
+        return runner.run(call, derived_tokens(plan, call), works)
+
+    def _works(
+        self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...], *, query_heads: bool
+    ) -> tuple[Work, ...]:
+        """The work of a call's parts; kept for calls of the same sizes where these tell all."""
+        plan = self.plan(options)
+        if options not in self._data:
+            self._data[options] = reads_data(plan)
+        sizes = None if self._data[options] else sizes_that_tell(call)
+        if sizes is None:
+            return works_of(plan, call, tables, query_heads=query_heads)
+        key = (options, query_heads, sizes)
+        if key not in self._work:
+            if len(self._work) >= _KEPT_WORK:
+                self._work.clear()
+            self._work[key] = works_of(plan, call, tables, query_heads=query_heads)
+        return self._work[key]
+
+    def _cpp_runner(self, options: PlanOptions, variant: CppVariant) -> CppRunner:
+        key = (options, variant)
+        if key not in self._cpp:
+            plan = self.plan(options)
+            module = self._cached("cpp", options, variant, lambda: lower_cpp(plan, variant))
+            self._cpp[key] = CppRunner(module)
+        return self._cpp[key]
 
     def differentiate(
         self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
     ) -> dict[str, Tensor]:
         """Gradients of q, k, v and real tensors by name, from those of the output and of the statistics."""
-        options, tables = self._prepare(call, self.choose(call.q.device.type))
+        options, tables = self._prepare(call, "torch")
         return differentiate(self.plan(options), call, gradients, wanted, tables)
 
     def choose(self, device: str) -> str:
         """The back end for tensors on a device. Raises CallError when the one that was asked for cannot run there."""
         if self.backend == "auto":
-            return "triton" if device == "cuda" else "torch"
+            return {"cuda": "triton", "cpu": "cpp"}.get(device, "torch")
         if self.backend == "triton" and device != "cuda":
             refuse(f'backend "triton" needs tensors on a GPU, got {device}; use "interpret" or "torch" there')
-        if self.backend == "interpret" and device != "cpu":
-            refuse(f'backend "interpret" needs CPU tensors, got {device}')
+        if self.backend in ("interpret", "cpp") and device != "cpu":
+            refuse(f'backend "{self.backend}" needs CPU tensors, got {device}')
         return self.backend
 
     def has_backward(self, device: str) -> bool:
         """Whether calls on a device can be differentiated."""
-        return self.choose(device) == "torch"
+        return self.choose(device) in ("torch", "cpp")
 
     def _upcast(self, call: CallInputs) -> Outputs:
         """bfloat16 in the interpreter, which computes on its bits: run in float32 and say so."""
@@ -125,7 +191,7 @@ class Executor:
         return out.to(torch.bfloat16), aux
 
     def _options(self, call: CallInputs, backend: str) -> PlanOptions:
-        tile = self.tile or _DEFAULT_TILES.get(backend)
+        tile = _CPP_TILE if backend == "cpp" else self.tile or _DEFAULT_TILES.get(backend)
         aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
         listed = looks_up_positions(self.module.mask) and _may_list(call)
         return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned, listed)
@@ -185,6 +251,10 @@ class Executor:
         if key not in self._modules:
             self._modules[key] = self._cached("kernels", options, variant, lambda: self._lower(options, variant))
         return self._modules[key]
+
+    def source(self) -> str:
+        """The text of the last call that ran emitted code; before any, of Triton kernels."""
+        return self._ran or self.kernels(*self.emitted).source
 
     def _make_plan(self, options: PlanOptions) -> KernelPlan:
         from attnc.passes.pipeline import make_plan
@@ -276,6 +346,13 @@ def _variant(call: CallInputs) -> Variant:
         aux=call.return_aux,
         wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
     )
+
+
+def _cpp_variant(call: CallInputs) -> CppVariant:
+    """What a call changes in the text of its C++."""
+    given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
+    types = tuple((name, TYPES[tensor.dtype]) for name, tensor in given.items())
+    return CppVariant(types, call.cu_q is not None, _needs_wide(call), call.return_aux)
 
 
 def _starts_at_zero(call: CallInputs) -> bool:

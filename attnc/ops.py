@@ -61,8 +61,6 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
     """
     if backend not in _BACKENDS:
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
-    if backend == "cpp":
-        refuse('backend: the C++ back end does not exist yet; use backend="torch" on a CPU')
     given = dict(tensors or {})
     found = compile_spec(
         spec, source=source, attention=attention, params=params or {}, key_mask=key_mask, tables=tables_of(given)
@@ -222,8 +220,8 @@ class Op:
 
     @property
     def source(self) -> str:
-        """The Triton module of the last call that ran one (before any: for 16-bit inputs with head dimension 64)."""
-        return self._executor.kernels(*self._executor.emitted).source
+        """The Triton or C++ text of the last call that ran one (before any: for 16-bit inputs, head dimension 64)."""
+        return self._executor.source()
 
     def explain(self, n: int | None = None, m: int | None = None, *, target: str = "cuda:90") -> Report:
         """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given).

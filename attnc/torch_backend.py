@@ -43,6 +43,18 @@ def run_torch(plan: KernelPlan, call: CallInputs, tables: Tables = ()) -> tuple[
     return out, {name: torch.cat([result[1][name] for result in results], dim=2) for name in names}
 
 
+def derived_tokens(plan: KernelPlan, call: CallInputs) -> dict[str, Tensor]:
+    """The values per token that a plan computes before its attention, [B, heads, tokens] or with features, float32."""
+    if not plan.derived:
+        return {}
+    if call.cu_q is None:
+        return _Execution(plan, call).derive()
+    found = [_Execution(plan, part).derive() for part in documents(plan.module, call)]
+    if not found:
+        return _Execution(plan, replace(call, cu_q=None, cu_k=None)).derive()
+    return {name: torch.cat([values[name] for values in found], dim=2) for name in found[0]}
+
+
 def differentiate(
     plan: KernelPlan,
     call: CallInputs,
@@ -140,8 +152,7 @@ class _Execution:
         self._base = environment(plan, call, self._dtype)
 
     def run(self) -> tuple[Tensor, dict[str, Tensor]]:
-        for derived in self._plan.derived:
-            self._stored[derived.name] = self._derive(derived)
+        self._stored.update(self.derive())
         self._base = replace(self._base, tensors={**self._base.tensors, **self._stored})
         found: dict[str, Tensor] = {}
         for stage, tables in zip(self._plan.stages, self._stage_tables(), strict=True):
@@ -176,6 +187,10 @@ class _Execution:
         return replace(env, indices={**env.indices, "c": c, "j": env.values["k_offset"] + c})
 
     # -- token maps ----------------------------------------------------------------------------------------------
+
+    def derive(self) -> dict[str, Tensor]:
+        """The values per token by name."""
+        return {derived.name: self._derive(derived).contiguous() for derived in self._plan.derived}
 
     def _derive(self, derived: Derived) -> Tensor:
         """The stored value per token: [B, heads, tokens] or with features."""

@@ -27,7 +27,7 @@ from attnc.tables import constants_of
 from attnc.verify_gradients import exact_gradients, op_gradients, plain_gradients
 from attnc.verify_plain import Results, evaluate_plainly
 
-BackendName = Literal["torch", "interpret"]
+BackendName = Literal["torch", "interpret", "cpp"]
 #: What the error of a back end may exceed that of the plain evaluation by; sound fp32 backwards need eight.
 FACTOR = 2.0
 GRADIENT_FACTOR = 8.0

@@ -57,6 +57,7 @@ class Limits:
 LIMITS: dict[str, Limits] = {
     "torch": Limits(1000, 1 << 19, 256, ("fp32", "bf16", "fp16"), differentiable=True),
     "interpret": Limits(130, 64 * 32 * 32, 128, ("fp32", "fp16", "bf16"), tile=32),
+    "cpp": Limits(300, 64 * 64 * 64, 128, ("fp32", "fp16", "bf16"), tile=64),
 }
 
 _UNIMPORTANT = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example)

@@ -113,14 +113,12 @@ def _prepare(module: AttentionModule, backend: str, *, dense: bool, **options: A
     from attnc.frontend.bind import bind
     from attnc.ops import Op
 
-    if backend == "cpp":
-        raise CallError('--backend: the C++ back end does not exist yet; use "torch" on a CPU')
     given = dict(options["params"])
     dynamic = {p.name for p in module.scalars if p.dynamic}
     on_gpu = backend == "triton" or (backend == "auto" and torch.cuda.is_available())
     if on_gpu and not torch.cuda.is_available():
         raise CallError('--backend: "triton" needs a GPU; "interpret" runs the same kernels without one')
-    chosen: Any = backend if backend != "auto" else "triton" if on_gpu else "torch"
+    chosen: Any = backend if backend != "auto" else "triton" if on_gpu else "auto"
     op = Op(bind(module, {name: value for name, value in given.items() if name not in dynamic}), chosen, None)
     case = _case(op.module, {name: value for name, value in given.items() if name in dynamic}, **options)
     if dense:

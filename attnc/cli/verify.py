@@ -23,7 +23,7 @@ from attnc.cli.specs import (
 if TYPE_CHECKING:
     from attnc.verify import Outcome, Target
 
-_BACKENDS = {"torch": ("torch",), "interpret": ("interpret",), "all": ("torch", "interpret")}
+_BACKENDS = {"torch": ("torch",), "interpret": ("interpret",), "cpp": ("cpp",), "all": ("torch", "interpret")}
 #: Seconds without a progress bar.
 _PATIENCE = 1.0
 

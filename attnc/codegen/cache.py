@@ -90,7 +90,11 @@ def _source_files(root: Path) -> list[str]:
     found: list[str] = []
     for folder, _, files in os.walk(root):
         below = os.path.relpath(folder, root)
-        found += [f"{below}/{file}" for file in files if file.endswith((".py", ".j2", ".lark", ".json", ".attn"))]
+        found += [
+            f"{below}/{file}"
+            for file in files
+            if file.endswith((".py", ".j2", ".lark", ".json", ".attn", ".h", ".cpp"))
+        ]
     return sorted(found)
 
 

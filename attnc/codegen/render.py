@@ -33,3 +33,11 @@ def environment() -> jinja2.Environment:
 def render_module(context: KernelContext) -> str:
     """A Triton module as text."""
     return environment().get_template("triton_module.py.j2").render(module=context)
+
+
+def render_entry(name: str, sizes: str, count: int, per_key: int) -> str:
+    """The function of a C++ stage that runs all its units; `sizes` are floats per key tile of `count` operands.
+
+    `per_key`: 1 where keys are packed for each query head, else 0.
+    """
+    return environment().get_template("entry.cpp.j2").render(name=name, sizes=sizes, count=count, per_key=per_key)

@@ -17,7 +17,7 @@ from attnc.ir.expr import Size
 from attnc.ops import Op
 from tests.property.agreement import assert_agrees, comparisons
 
-BACKENDS = ("torch", "interpret")
+BACKENDS = ("torch", "interpret", "cpp")
 INF = float("inf")
 
 
@@ -55,11 +55,11 @@ on_backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def specs_on_backends(law: int, specs: tuple[Named, ...] = SPECS) -> pytest.MarkDecorator:
-    """Every spec on the torch back end; on the interpreter a few, others for the next law, the rest when slow."""
+    """Every spec on the torch back end; on the others a few, others for the next law, the rest when slow."""
     pairs = [
         pytest.param(
             spec, backend, id=f"{spec}-{backend}",
-            marks=pytest.mark.slow if backend == "interpret" and (n - law) % 5 else (),
+            marks=pytest.mark.slow if backend != "torch" and (n - law) % 5 else (),
         )
         for backend in BACKENDS
         for n, spec in enumerate(specs)

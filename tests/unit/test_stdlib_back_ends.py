@@ -24,7 +24,7 @@ MASKS = [case for case in cases() if case.name in NAMES]
 FIRST = {case.name: case for case in reversed(MASKS)}
 
 
-def assert_agree(case: Case, *backends: Literal["torch", "interpret"]) -> None:
+def assert_agree(case: Case, *backends: Literal["torch", "interpret", "cpp"]) -> None:
     """Single-precision inputs; the error is at most twice that of the oracle computed in single precision."""
     drawn = draw(case)
     q, k, v = (x.detach().float() for x in (drawn.q, drawn.k, drawn.v))
@@ -42,7 +42,7 @@ def assert_agree(case: Case, *backends: Literal["torch", "interpret"]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mask_of_every_file_agrees(name: str) -> None:
-    assert_agree(FIRST[name], "torch", "interpret")
+    assert_agree(FIRST[name], "torch", "interpret", "cpp")
 
 
 OTHERS = [case for case in MASKS if case is not FIRST[case.name]]
@@ -55,8 +55,8 @@ def test_other_cases_agree_on_the_torch_back_end(case: Case) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", OTHERS, ids=str)
-def test_other_cases_agree_on_the_interpreter(case: Case) -> None:
-    assert_agree(case, "interpret")
+def test_other_cases_agree_on_the_interpreter_and_in_cpp(case: Case) -> None:
+    assert_agree(case, "interpret", "cpp")
 
 
 def _low(param: ScalarParam) -> int | None:

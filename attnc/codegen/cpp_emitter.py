@@ -1,0 +1,309 @@
+"""From typed expressions to lines of C++.
+
+A value lives on a level: `const` (once per unit of work), `row` (per query of the tile, in arrays), `run` (per query
+while keys go by), `key` (per column of a key tile, vectors in arrays), `pair` (vectors of columns for one query) or
+`feature` (vectors of features of one query). Each is computed on the lowest level where its operands exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attnc.codegen.code import TensorCode
+from attnc.codegen.expr_cpp import CPP
+from attnc.codegen.lookups import in_range
+from attnc.diagnostics import InternalError
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Ref, Size, Value, Var, int_const
+from attnc.ir.intervals import Interval, interval
+from attnc.ir.traverse import substitute
+from attnc.ir.types import BOOL, INT, VectorType
+
+Level = Literal["const", "row", "run", "key", "pair", "feature"]
+VECTORS = ("key", "pair", "feature")
+_SPLAT = {"real": "bf", "int": "bi", "bool": "bb"}
+_SCALAR = {"real": "float", "int": "int64_t", "bool": "bool"}
+_VECTOR = {"real": "vf", "int": "vi", "bool": "vi"}
+_LOOK = {"real": "look_real", "int": "look_int", "bool": "look_bool"}
+_MAX_SQUARINGS = 1024
+
+
+class NoCppError(Exception):
+    """Something that this back end has no code for; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Val:
+    """A value: its text where it lives. `wide`: a vector of 64-bit ints."""
+
+    text: str
+    level: Level
+    kind: str
+    wide: bool = False
+
+    @property
+    def type(self) -> str:
+        """The C++ type of it, or of an element of its array."""
+        if self.level not in VECTORS:
+            return _SCALAR[self.kind]
+        return "vl" if self.wide else _VECTOR[self.kind]
+
+
+@dataclass(slots=True)
+class Lines:
+    """Lines of one level and what they define; arrays are declared before the loop that fills them."""
+
+    lines: list[str] = field(default_factory=list[str])
+    declared: list[str] = field(default_factory=list[str])
+    memo: dict[Expr, Val] = field(default_factory=dict[Expr, Val])
+
+
+class CppEmitter:
+    """Writes expressions into `levels`; `refs` are named values, `leaves` those of indices, sizes and scalars."""
+
+    def __init__(
+        self,
+        leaves: Mapping[str, Val],
+        tensors: Mapping[str, TensorCode],
+        ranges: Mapping[str, Interval],
+        *,
+        wide: bool,
+    ) -> None:
+        self.levels: dict[Level, Lines] = {
+            level: Lines() for level in ("const", "row", "run", "key", "pair", "feature")
+        }
+        self.refs: dict[str, Val] = {}
+        self.tensors_used: set[str] = set()
+        self.scalars_used: set[str] = set()
+        self._leaves = leaves
+        self._tensors = tensors
+        self._ranges = ranges
+        self._wide = wide
+        self._count = 0
+
+    def restart(self, *levels: Level) -> list[Lines]:
+        """Begin anew on some levels; returns what they held."""
+        old = [self.levels[level] for level in levels]
+        for level in levels:
+            self.levels[level] = Lines()
+        return old
+
+    # -- interface -----------------------------------------------------------------------------------------------
+
+    def emit(self, expr: Expr) -> Val:
+        """The value of an expression."""
+        for lines in self.levels.values():
+            if expr in lines.memo:
+                return lines.memo[expr]
+        value = self._node(expr)
+        if isinstance(expr, Call | Lookup | Exists) and not isinstance(value.text, Const):
+            value = self.name(value)
+            self.levels[value.level].memo[expr] = value
+        return value
+
+    def at(self, value: Val, level: Level, *, wide: bool = False) -> str:
+        """The text of a value where level needs it: as a vector on those of vectors."""
+        if level not in VECTORS or value.level in VECTORS:
+            text = value.text
+            return f"wide({text})" if wide and value.level in VECTORS and not value.wide else text
+        splat = "bl" if wide and value.kind == "int" else _SPLAT[value.kind]
+        return f"{splat}({value.text})"
+
+    def name(self, value: Val) -> Val:
+        """The value under a name of its own, in a line of its level."""
+        self._count += 1
+        name = f"x{self._count}"
+        lines = self.levels[value.level]
+        if value.level == "row":
+            lines.declared.append(f"{value.type} {name}[ROWS];")
+            lines.lines.append(f"{name}[s] = {value.text};")
+            return Val(f"{name}[s]", "row", value.kind)
+        if value.level == "key":
+            lines.declared.append(f"{value.type} {name}[KV];")
+            lines.lines.append(f"{name}[t] = {value.text};")
+            return Val(f"{name}[t]", "key", value.kind, value.wide)
+        lines.lines.append(f"const {value.type} {name} = {value.text};")
+        return Val(name, value.level, value.kind, value.wide)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def _node(self, expr: Expr) -> Val:
+        match expr:
+            case Const(value=value, type=kind):
+                return Val(literal(value, kind.kind), "const", kind.kind)
+            case Index(name=name):
+                return self._leaf(name)
+            case Size(name=name):
+                return self._leaf(f"size:{name}")
+            case Param(name=name):
+                return self._leaf(f"param:{name}")
+            case Value(name=name):
+                return self.refs[name] if name in self.refs else self._leaf(f"value:{name}")
+            case Ref(name=name):
+                return self.refs[name]
+            case Lookup():
+                return self._lookup(expr)
+            case Call():
+                return self._call(expr)
+            case Exists(low=Const(value=low), high=Const(value=high)):
+                return self._exists(expr, int(low), int(high))
+            case _:
+                raise NoCppError(f"a {type(expr).__name__.lower()} inside a kernel")
+
+    def _leaf(self, key: str) -> Val:
+        if key not in self._leaves:
+            raise NoCppError(f"{key.rpartition(':')[2]} outside an inner product")
+        self.scalars_used.add(key)
+        return self._leaves[key]
+
+    def _exists(self, expr: Exists, low: int, high: int) -> Val:
+        total: Expr = Const(False, BOOL)
+        for value in range(low, high):
+            case = substitute(expr.body, {Var(expr.var): int_const(value)})
+            total = case if total == Const(False, BOOL) else Call("or", (total, case), BOOL)
+        return self.emit(total)
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def _call(self, expr: Call) -> Val:
+        if expr.fn not in CPP:
+            raise NoCppError(f"{expr.fn} inside a kernel")
+        if expr.fn == "pow" and isinstance(expr.args[1], Const):
+            return self._constant_power(expr, expr.args[1].value)
+        if expr.fn in ("eq", "ne") and expr.args[0].type == BOOL:
+            return self._equal_truth(expr)
+        return self._elementwise(expr, [self.emit(arg) for arg in expr.args])
+
+    def _elementwise(self, expr: Call, args: list[Val]) -> Val:
+        level = join(arg.level for arg in args)
+        kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
+        compares = expr.fn in ("lt", "le", "gt", "ge", "eq", "ne")
+        operand = _operand_kind(expr, kind)
+        wide = operand == "int" and level in VECTORS and self._needs_wide(expr, args)
+        if expr.fn == "real":
+            return Val(f"real({self.at(args[0], level, wide=args[0].wide)})", level, "real")
+        texts = [self.at(self._converted(arg, operand), level, wide=wide and arg.kind == "int") for arg in args]
+        text = self._power_of_two(expr, texts) or CPP[expr.fn].format(*texts)
+        if compares and wide:
+            text = f"narrow({text})"
+        return Val(text, level, kind, wide and kind == "int")
+
+    def _needs_wide(self, expr: Call, args: list[Val]) -> bool:
+        parts = [expr, *(arg for arg in expr.args if arg.type == INT)]
+        fits = all(interval(part, self._ranges).fits_32 for part in parts if part.type == INT)
+        return self._wide or not fits or any(arg.wide for arg in args)
+
+    def _converted(self, arg: Val, kind: str) -> Val:
+        if kind == "real" and arg.kind == "int":
+            return Val(f"real({arg.text})", arg.level, "real")
+        return arg
+
+    def _power_of_two(self, expr: Call, texts: list[str]) -> str | None:
+        """Shifts and masks, which round toward minus infinity too."""
+        if expr.fn not in ("floordiv", "mod") or not isinstance(expr.args[1], Const):
+            return None
+        divisor = int(expr.args[1].value)
+        if divisor & (divisor - 1) or divisor < 1:
+            return None
+        return (
+            f"({texts[0]} >> {divisor.bit_length() - 1})" if expr.fn == "floordiv" else f"({texts[0]} & {divisor - 1})"
+        )
+
+    def _equal_truth(self, expr: Call) -> Val:
+        args = [self.emit(arg) for arg in expr.args]
+        level = join(arg.level for arg in args)
+        text = f"({self.at(args[0], level)} ^ {self.at(args[1], level)})"
+        return Val(text if expr.fn == "ne" else f"not_({text})", level, "bool")
+
+    def _constant_power(self, expr: Call, power: float) -> Val:
+        base, kind = expr.args[0], expr.type
+        if power == 0:
+            return Val("1" if kind == INT else "1.0f", "const", "int" if kind == INT else "real")
+        if float(power).is_integer() and abs(power) <= _MAX_SQUARINGS:
+            product = _repeated(base, int(abs(power)), kind)
+            return self.emit(Call("div", (Const(1.0, expr.type), product), kind) if power < 0 else product)  # type: ignore[arg-type]
+        if power == 0.5:
+            return self.emit(Call("sqrt", (base,), kind))
+        return self._elementwise(expr, [self.emit(arg) for arg in expr.args])
+
+    # -- look-ups ------------------------------------------------------------------------------------------------
+
+    def _lookup(self, expr: Lookup) -> Val:
+        vector = isinstance(expr.type, VectorType)
+        kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
+        info = self._tensors[expr.tensor]
+        self.tensors_used.add(expr.tensor)
+        if any(dim == int_const(0) for dim in info.dims):
+            return Val({"real": "0.0f", "int": "0", "bool": "false"}[kind], "const", kind)
+        indices = [self.emit(index) for index in expr.indices]
+        level = join((*(index.level for index in indices), *(("feature",) if vector else ())))
+        rows = [self._row(info, axis, expr.indices[axis], value) for axis, value in enumerate(indices)]
+        if vector:
+            last = self.emit(info.dims[-1]).text
+            rows.append(Val(f"clamp(features(t), {last})", "feature", "int", wide=True))
+        terms = [f"{self.at(row, level, wide=True)} * {info.stem}_s{axis}" for axis, row in enumerate(rows)]
+        where = " + ".join(terms)
+        exists = " && ".join(
+            ["true", *(f"{self.emit(dim).text} > 0" for dim in info.dims if not isinstance(dim, Const))]
+        )
+        if level not in VECTORS:
+            return Val(f"look({info.stem}_ptr, {where}, {exists})", level, kind)
+        wide = kind == "int" and not self._ranges.get(expr.tensor, Interval(0, 0)).fits_32
+        look = "look_wide" if wide else _LOOK[kind]
+        return Val(f"{look}({info.stem}_ptr, {where}, {exists})", level, kind, wide)
+
+    def _row(self, info: TensorCode, axis: int, index: Expr, value: Val) -> Val:
+        """A stored row: clamped unless in range by construction, with the first row of its document."""
+        text = self.at(value, value.level, wide=True)
+        if not in_range(index, info.dims[axis]):
+            text = f"clamp({text}, {self.emit(info.dims[axis]).text})"
+        if info.starts[axis]:
+            text = f"({text} + {info.starts[axis]})"
+        return Val(text, value.level, "int", wide=value.level in VECTORS)
+
+
+def join(levels: Iterable[Level]) -> Level:
+    """The lowest level where values of these levels are all at hand."""
+    found = set(levels)
+    if "feature" in found:
+        if found & {"key", "pair"}:
+            raise InternalError("features and columns in one vector")
+        return "feature"
+    if "pair" in found or ("key" in found and found & {"row", "run"}):
+        return "pair"
+    if "key" in found:
+        return "key"
+    if "run" in found:
+        return "run"
+    return "row" if "row" in found else "const"
+
+
+def literal(value: float, kind: str) -> str:
+    """A constant."""
+    if kind == "bool":
+        return "true" if value else "false"
+    if kind == "int":
+        return f"int64_t({int(value)})"
+    number = float(value)
+    if number != number:
+        return "NAN"
+    if number in (float("inf"), float("-inf")):
+        return "INFINITY" if number > 0 else "(-INFINITY)"
+    return f"{number!r}f" if "e" in repr(number) or "." in repr(number) else f"{number!r}.0f"
+
+
+def _operand_kind(expr: Call, kind: str) -> str:
+    """The kind that operands are converted to."""
+    if expr.fn in ("lt", "le", "gt", "ge", "eq", "ne"):
+        return "int" if all(arg.type == INT for arg in expr.args) else "real"
+    return "real" if expr.fn in ("int", "floor") else kind
+
+
+def _repeated(base: Expr, power: int, kind: object) -> Expr:
+    """base ^ power by squaring."""
+    if power == 1:
+        return base
+    half = _repeated(base, power // 2, kind)
+    square = Call("mul", (half, half), kind)  # type: ignore[arg-type]
+    return square if power % 2 == 0 else Call("mul", (square, base), kind)  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""KernelPlan -> the text of a C++ module: one function per stage, which computes all units of work of a call.
+
+A unit is a tile of queries of one or several heads that share a key head. Keys are packed, as blocks of [D][NR] for
+inner products and rows of values, once per key head where several units read them, else tile by tile.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from attnc.codegen.cpp_emitter import NoCppError
+from attnc.codegen.cpp_stage import StageText, key_clauses
+from attnc.codegen.cpp_text import KEYS, ROWS, CppModule, CppStage, CppVariant
+from attnc.codegen.provenance import describe
+from attnc.ir.dependence import axes
+from attnc.ir.plan import KernelPlan
+
+__all__ = ["KEYS", "ROWS", "CppModule", "CppStage", "CppVariant", "lower_cpp", "native"]
+
+
+@cache
+def native(name: str) -> str:
+    """A file of `codegen/native`."""
+    return files("attnc.codegen").joinpath("native", name).read_text(encoding="utf-8")
+
+
+def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
+    """Emit the module of a plan for one variant of calls. Raises NoCppError for what this back end has no code for."""
+    if plan.pair_dots:
+        raise NoCppError("an inner product of vectors that depend on both positions")
+    own = any("h" in axes(clause) for part in plan.parts for clause in key_clauses(plan.mask_of(part)))
+    built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
+    lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]
+    header = "".join(f"// {line}".rstrip() + "\n" for line in lines)
+    shapes = f"constexpr int ROWS = ({ROWS} + MR - 1) / MR * MR, KB = {KEYS}, KV = KB / V;\n"
+    source = "\n".join((header, native("vector.h"), shapes, native("tiles.h"), *(text for text, _ in built)))
+    return CppModule(source, tuple(stage for _, stage in built), plan, variant, own)
+
+
+def _notes(plan: KernelPlan) -> list[str]:
+    notes = [f"D = {plan.head_dim}, Dv = {plan.value_dim}", f"logit: {describe(plan.module.score)}"]
+    notes += [f"mask: {describe(plan.module.mask)}", *plan.facts]
+    notes += [f"t{n} is the tensor {tensor.name}" for n, tensor in enumerate(plan.module.tensors)]
+    return notes + [f"p{n} is the parameter {param.name}" for n, param in enumerate(plan.module.scalars)]

@@ -1,0 +1,122 @@
+"""The lines of C++ for one query and one key tile."""
+
+from __future__ import annotations
+
+from attnc.codegen.cpp_emitter import CppEmitter, Lines, Val
+from attnc.codegen.cpp_text import IDENTITY, indented
+from attnc.codegen.provenance import describe
+from attnc.ir.dependence import conjuncts
+from attnc.ir.expr import TRUE, Expr, Ref, Value
+from attnc.ir.plan import Accumulator, KernelPlan, Sweep
+from attnc.ir.traverse import substitute, walk
+from attnc.ir.types import REAL
+
+_LOGIT = Value("s", REAL)
+
+
+class RowText:
+    """The lines of one query and one key tile: accumulators in phases, each after the extrema that it reads."""
+
+    def __init__(self, emitter: CppEmitter, plan: KernelPlan, mask: Expr, sweep: Sweep, *, partial: bool) -> None:
+        self._sweep = sweep
+        self._partial = partial
+        self._emitter = emitter
+        self._plan = plan
+        self._mask = mask
+
+    def lines(self) -> list[str]:
+        """All of them."""
+        needs = self._partial and any(acc.needs_mask for acc in self._sweep.accumulators)
+        lines = ["vf logit[KV];"] if self._sweep.reads_logit else []
+        lines += ["vi keep[KV];"] if needs else []
+        for number, phase in enumerate(self._phases()):
+            lines += self._phase(phase, first=number == 0, keeps=needs)
+        lines += [f"{acc.name}[s] = {acc.name}_new;" for acc in self._sweep.accumulators if not acc.weighted]
+        return lines
+
+    def _phases(self) -> list[list[Accumulator]]:
+        phases: list[list[Accumulator]] = []
+        moving: set[str] = set()
+        for acc in self._sweep.accumulators:
+            exprs = (acc.body, *((acc.rescale,) if acc.rescale is not None else ()))
+            read = {node.name for expr in exprs for node in walk(expr) if isinstance(node, Ref)}
+            if not phases or read & moving:
+                phases.append([])
+                moving = set()
+            phases[-1].append(acc)
+            moving |= {acc.name} if acc.op != "sum" else set()
+        return phases
+
+    def _phase(self, phase: list[Accumulator], *, first: bool, keeps: bool) -> list[str]:
+        emitter = self._emitter
+        emitter.restart("run", "pair")
+        pair = emitter.levels["pair"]
+        for term in self._plan.dots:
+            emitter.refs[term.name] = Val(f"ld(s_{term.name} + r * KB + t * V)", "pair", "real")
+        if first:
+            self._head(pair.lines, keeps=keeps)
+        if self._sweep.reads_logit:
+            emitter.refs["s"] = Val("logit[t]", "pair", "real")
+        factors = [(acc, self._factor(acc)) for acc in phase]
+        starts = [f"vf {acc.name}_v = bf({IDENTITY[acc.op]});" for acc in phase if not acc.weighted]
+        for acc in phase:
+            self._lift(acc, pair)
+        run = list(emitter.levels["run"].lines)
+        ends = [line for acc, factor in factors for line in self._combine(acc, factor)]
+        emitter.restart("run", "pair")
+        return [*run, *starts, "UNROLL for (int t = 0; t < KV; t++) {", *indented(pair.lines, 2), "}", *ends]
+
+    def _head(self, lines: list[str], *, keeps: bool) -> None:
+        """The logit and which pairs are kept."""
+        emitter = self._emitter
+        texts = ["col_ok[t]"]
+        if self._partial and self._mask != TRUE:
+            lines.append(f"// mask: {describe(self._mask)}")
+            texts += [emitter.at(emitter.emit(clause), "pair") for clause in conjuncts(self._mask)]
+        score = emitter.at(emitter.emit(self._plan.score), "pair") if self._sweep.reads_logit else ""
+        if self._partial:
+            lines.append(f"const vi kept = {' & '.join(texts)};")
+        lines += ["keep[t] = kept;"] if keeps else []
+        if self._sweep.reads_logit:
+            lines.append(f"logit[t] = sel(kept, {score}, bf(-INFINITY));" if self._partial else f"logit[t] = {score};")
+
+    def _lift(self, acc: Accumulator, pair: Lines) -> None:
+        emitter = self._emitter
+        body = substitute(acc.body, {_LOGIT: Ref("s", REAL)})
+        text = emitter.at(emitter.emit(body), "pair")
+        if self._partial and acc.needs_mask:
+            text = f"sel(keep[t], {text}, bf({IDENTITY[acc.op]}))"
+        if acc.weighted:
+            pair.lines.append(f"st(w_{acc.name} + r * KB + t * V, {text});")
+        elif acc.op == "sum":
+            pair.lines.append(f"{acc.name}_v += {text};")
+        else:
+            sign = ">" if acc.op == "max" else "<"
+            pair.lines.append(f"{{ const vf y = {text}; {acc.name}_v = y {sign} {acc.name}_v ? y : {acc.name}_v; }}")
+
+    def _combine(self, acc: Accumulator, factor: str | None) -> list[str]:
+        """The accumulator with this tile; extrema become what later phases read."""
+        name = acc.name
+        if acc.weighted:
+            return [f"f_{name}[r] = {factor or '1.0f'};"]
+        if acc.op == "sum":
+            old = f"{name}[s]" if factor is None else f"{name}[s] * {factor}"
+            return [f"const float {name}_new = {old} + reduce_sum({name}_v);"]
+        self._emitter.refs[name] = Val(f"{name}_safe", "run", "real")
+        self._emitter.refs[f"{name}.old"] = Val(f"{name}[s]", "run", "real")
+        sign = ">" if acc.op == "max" else "<"
+        return [
+            f"const float {name}_tile = reduce_{acc.op}({name}_v);",
+            f"const float {name}_new = {name}_tile {sign} {name}[s] ? {name}_tile : {name}[s];",
+            f"const float {name}_safe = {name}_new == {IDENTITY[acc.op]} ? 0.0f : {name}_new;",
+        ]
+
+    def _factor(self, acc: Accumulator) -> str | None:
+        if acc.rescale is None:
+            return None
+        text = self._emitter.at(self._emitter.emit(acc.rescale), "run")
+        if not acc.rescale_guard:
+            return text
+        old = sorted({node.name for node in walk(acc.rescale) if isinstance(node, Ref) and node.name.endswith(".old")})
+        started = " && ".join(f"(fabsf({name.removesuffix('.old')}[s]) < INFINITY)" for name in old)
+        return f"({started} ? {text} : 0.0f)"

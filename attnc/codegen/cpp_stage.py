@@ -1,0 +1,392 @@
+"""The C++ of one stage of a plan: packing of a key tile, one unit of queries, and the function that runs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from attnc.codegen.context import Arg, Variant
+from attnc.codegen.cpp_emitter import CppEmitter, Lines, Val
+from attnc.codegen.cpp_row import RowText
+from attnc.codegen.cpp_text import (
+    CppStage,
+    CppVariant,
+    declared_lines,
+    finished_value,
+    function_text,
+    indented,
+    padded_text,
+    sequence_lines,
+    state_place,
+    tensor_arguments,
+    unpacking,
+    wide_tensors,
+)
+from attnc.codegen.place import is_vector, ranges, tensor_codes
+from attnc.codegen.render import render_entry
+from attnc.ir.dependence import conjuncts, is_key_clause
+from attnc.ir.expr import Expr, Ref
+from attnc.ir.plan import Accumulator, KernelPlan, Stage, Sweep
+from attnc.ir.traverse import walk
+
+
+def key_clauses(mask: Expr) -> list[Expr]:
+    """Clauses that look at the key alone: what they remove is not read."""
+    return [clause for clause in conjuncts(mask) if is_key_clause(clause)]
+
+
+#: Which queries the slots of a unit stand for; those that do not exist compute with zeros.
+_ROWS = (
+    "const int slots = call.rows_per_head * call.heads_per_tile;",
+    "int used = 0;",
+    "int64_t row[ROWS], pos[ROWS], head[ROWS];",
+    "bool exists[ROWS];",
+    "for (int s = 0; s < ROWS; s++) {",
+    "  const int64_t at = s < slots ? s % call.rows_per_head : 0;",
+    "  const int64_t r = call.unit_rows[unit * call.rows_per_head + at];",
+    "  exists[s] = s < slots && r >= 0;",
+    "  if (exists[s]) used = s + 1;",
+    "  row[s] = r < 0 ? 0 : r;",
+    "  pos[s] = q_offset + row[s];",
+    "  head[s] = head0 + (s < slots ? s / call.rows_per_head : 0);",
+    "}",
+)
+
+
+class StageText:
+    """The text of one stage."""
+
+    def __init__(self, plan: KernelPlan, variant: CppVariant, stage: Stage, number: int, *, query_heads: bool) -> None:
+        self._plan = plan
+        self._variant = variant
+        self._stage = stage
+        self._name = f"stage{number}"
+        self._mask = plan.mask_of(stage.part)
+        self._query_heads = query_heads
+        base = Variant(packed=variant.packed, wide=variant.wide)
+        self._codes = tensor_codes(plan, base)
+        self._ranges = ranges(plan.module, replace(base, wide_tensors=frozenset(wide_tensors(variant))))
+        self._emitter = self._new_emitter(
+            {"r": Val("row[s]", "row", "int"), "i": Val("pos[s]", "row", "int"), "h": Val("head[s]", "row", "int"),
+             "c": Val("cv[t]", "key", "int", variant.wide), "j": Val("jv[t]", "key", "int", variant.wide)}
+        )  # fmt: skip
+        self._used: set[str] = set()
+        self._scalars: set[str] = set()
+        self._dims = {name: dim for t in plan.dots for name, dim in ((t.left, t.dim), (t.right, t.dim))}
+
+    def _new_emitter(self, indices: Mapping[str, Val]) -> CppEmitter:
+        leaves = {"b": Val("b", "const", "int"), "hk": Val("hk", "const", "int"), **indices}
+        for size in ("B", "H", "Hk", "N", "M"):
+            leaves[f"size:{size}"] = Val("HK" if size == "Hk" else size, "const", "int")
+        for offset in ("q_offset", "k_offset"):
+            leaves[f"value:{offset}"] = Val(offset, "const", "int")
+        leaves["value:scale"] = Val("scale", "const", "real")
+        for n, param in enumerate(self._plan.module.scalars):
+            leaves[f"param:{param.name}"] = Val(f"p{n}", "const", param.type.kind)
+        return CppEmitter(leaves, self._codes, self._ranges, wide=self._variant.wide)
+
+    # -- the whole -----------------------------------------------------------------------------------------------
+
+    def build(self) -> tuple[str, CppStage]:
+        pack = self._pack()
+        unit = self._unit()
+        args = self._args()
+        prelude = indented(unpacking(args), 2)
+        text = "\n".join(
+            (
+                *(line.replace("@ARGS@", "\n".join(prelude).lstrip()) for line in (pack, unit)),
+                self._entry(),
+            )
+        )
+        return text, CppStage(self._name, args, self._plan.parts.index(self._stage.part))
+
+    def _rights(self) -> list[tuple[str, int]]:
+        return list({t.right: t.dim for t in self._plan.dots}.items())
+
+    def _packed_sizes(self) -> list[str]:
+        """Floats per key tile of each packed operand; the values come last."""
+        return [f"KB * {dim}" for _, dim in self._rights()] + [f"KB * {padded_text(self._plan.value_dim)}"]
+
+    def _pack(self) -> str:
+        """The function that packs one key tile of one key head."""
+        emitter = self._new_emitter({"c": Val("c", "const", "int"), "j": Val("(k_offset + c)", "const", "int"),
+                                     "h": Val("h", "const", "int")})  # fmt: skip
+        alive = [emitter.emit(clause) for clause in key_clauses(self._mask)]
+        lines = [
+            *emitter.levels["const"].lines,
+            f"const bool alive = {' && '.join(['true', *(v.text for v in alive)])};",
+        ]
+        loads: list[str] = []
+        for n, (name, dim) in enumerate((*self._rights(), (self._plan.values, self._plan.value_dim))):
+            last = n == len(self._rights())
+            to = f"packed[{n}] + j * {padded_text(dim)}" if last else f"rows{n} + j * {dim}"
+            loads.append(f"read_row({to}, {self._pointer(name, 'c')}, {self._stem(name)}_s3, {dim}, "
+                         f"{padded_text(dim) if last else dim}, alive);")  # fmt: skip
+        self._note(emitter, [name for name, _ in self._rights()] + [self._plan.values])
+        sources = [f"alignas(64) float rows{n}[KB * {dim}];" for n, (_, dim) in enumerate(self._rights())]
+        packs = [f"pack_keys<{dim}>(packed[{n}], rows{n});" for n, (_, dim) in enumerate(self._rights())]
+        zeros = [f"memset(rows{n} + j * {dim}, 0, 4 * {dim});" for n, (_, dim) in enumerate(self._rights())]
+        values = padded_text(self._plan.value_dim)
+        zeros.append(f"memset(packed[{len(self._rights())}] + j * {values}, 0, 4 * {values});")
+        return function_text(
+            f"static void {self._name}_pack(const Call& call, int64_t group, int64_t hk, int64_t h, int64_t tile, "
+            "float* const* packed)",
+            [
+                "@ARGS@",
+                "const int64_t* seq = call.seqs + 8 * (group * call.seqs_per_group + call.col_seq[tile]);",
+                *sequence_lines(),
+                *sources,
+                "for (int j = 0; j < KB; j++) {",
+                "  const int64_t c = call.cols[tile * KB + j];",
+                "  if (c < 0) {",
+                *indented(zeros, 4),
+                "    continue;",
+                "  }",
+                *indented([*lines, *loads], 2),
+                "}",
+                *packs,
+            ],
+        )
+
+    def _stem(self, name: str) -> str:
+        return self._codes[name].stem
+
+    def _heads(self, name: str) -> str:
+        heads = {"q": "h", "k": "hk", "v": "hk"}.get(name)
+        if heads is None:
+            derived = next(d for d in self._plan.derived if d.name == name)
+            heads = "h" if derived.heads == "H" else "hk"
+        return heads
+
+    def _pointer(self, name: str, row: str) -> str:
+        """The address of a token's vector; `h` is the query head."""
+        stem, heads = self._stem(name), self._heads(name)
+        if row == "c" and heads == "h":
+            self._query_heads = True
+        start = {"c": "k_start + ", "row[s]": "q_start + "}[row]
+        head = "head[s]" if heads == "h" and row == "row[s]" else heads
+        return f"{stem}_ptr + b * {stem}_s0 + {head} * {stem}_s1 + ({start}{row}) * {stem}_s2"
+
+    def _note(self, emitter: CppEmitter, operands: list[str]) -> None:
+        self._used |= emitter.tensors_used | set(operands)
+        self._scalars |= emitter.scalars_used
+
+    # -- one unit ------------------------------------------------------------------------------------------------
+
+    def _unit(self) -> str:
+        plan, stage = self._plan, self._stage
+        lefts = list({t.left: t.dim for t in plan.dots}.items())
+        sweeps = [line for n in stage.sweeps for line in self._sweep(plan.sweeps[n])]
+        finish = self._finish() if stage.finishes else self._leave()
+        const, row = self._emitter.levels["const"], self._emitter.levels["row"]
+        self._note(self._emitter, [name for name, _ in lefts])
+        loads = [f"read_row(left_{name} + s * {dim}, {self._pointer(name, 'row[s]')}, {self._stem(name)}_s3, {dim}, "
+                 f"{dim}, exists[s]);" for name, dim in lefts]  # fmt: skip
+        accumulators = [acc for n in range(max(stage.sweeps) + 1) for acc in plan.sweeps[n].accumulators]
+        return function_text(
+            f"static void {self._name}_unit(const Call& call, int64_t group, int64_t hk, int64_t head0, int64_t unit, "
+            "float* const* shared)",
+            [
+                "@ARGS@",
+                "const int64_t* seq = call.seqs + 8 * (group * call.seqs_per_group + call.unit_seq[unit]);",
+                *sequence_lines(),
+                *_ROWS,
+                *const.lines,
+                *(f"alignas(64) float left_{name}[ROWS * {dim}];" for name, dim in lefts),
+                *row.declared,
+                *(line for acc in accumulators for line in declared_lines(acc)),
+                "for (int s = 0; s < ROWS; s++) {",
+                *indented([*loads, *row.lines, *self._resumed()], 2),
+                "}",
+                *self._tile_buffers(),
+                "const int64_t range_batch = call.range_batches > 1 ? group : 0;",
+                "const int64_t range_head = call.range_heads <= 1 ? 0 : call.range_heads == HK ? hk : head0;",
+                "const int64_t list = range_batch * call.range_heads + range_head;",
+                "const int64_t* range = call.ranges + 2 * (list * call.units + unit);",
+                *sweeps,
+                *finish,
+            ],
+        )
+
+    def _tile_buffers(self) -> list[str]:
+        lines = [f"alignas(64) float s_{t.name}[MR * KB];" for t in self._plan.dots]
+        lines += [f"alignas(64) float w_{a.name}[MR * KB], f_{a.name}[MR];" for a in self._weighted()]
+        sizes = self._packed_sizes()
+        lines += [f"alignas(64) float own{n}[{size}];" for n, size in enumerate(sizes)]
+        own = ", ".join(f"own{n}" for n in range(len(sizes)))
+        return [*lines, f"float* const own[] = {{{own}}};"]
+
+    def _weighted(self) -> list[Accumulator]:
+        return [a for n in self._stage.sweeps for a in self._plan.sweeps[n].accumulators if a.weighted]
+
+    def _resumed(self) -> list[str]:
+        """Accumulators as earlier stages left them."""
+        stage = self._stage
+        sweeps = [*range(stage.sweeps[0]), *(stage.sweeps if stage.resumes else ())]
+        lines: list[str] = []
+        for acc in (acc for n in sweeps for acc in self._plan.sweeps[n].accumulators):
+            place = state_place(acc)
+            if acc.weighted:
+                dim = padded_text(acc.dim)
+                lines.append(f"if (exists[s]) memcpy({acc.name} + s * {dim}, {place}, 4 * {acc.dim});")
+            else:
+                lines.append(f"if (exists[s]) {acc.name}[s] = *({place});")
+        return lines
+
+    def _leave(self) -> list[str]:
+        """Leave the accumulators of the last sweep to the next stage."""
+        lines = ["for (int s = 0; s < used; s++) {", "  if (!exists[s]) continue;"]
+        for acc in self._plan.sweeps[self._stage.sweeps[-1]].accumulators:
+            if acc.weighted:
+                lines.append(f"  memcpy({state_place(acc)}, {acc.name} + s * {padded_text(acc.dim)}, 4 * {acc.dim});")
+            else:
+                lines.append(f"  *({state_place(acc)}) = {acc.name}[s];")
+        return [*lines, "}"]
+
+    # -- sweeps --------------------------------------------------------------------------------------------------
+
+    def _sweep(self, sweep: Sweep) -> list[str]:
+        full, partial = self._tile(sweep, partial=False), self._tile(sweep, partial=True)
+        for acc in sweep.accumulators:
+            self._emitter.refs[acc.name] = finished_value(acc)
+        pointers = [f"float* const* packed = own; float* tiles[{len(self._packed_sizes())}];"]
+        steps = [f"tiles[{n}] = shared[{n}] + at * {size};" for n, size in enumerate(self._packed_sizes())]
+        head = "head0" if self._query_heads else "0"
+        return [
+            f"// Sweep: {', '.join(acc.name for acc in sweep.accumulators)}.",
+            "for (int64_t n = range[0]; n < range[0] + range[1]; n++) {",
+            "  const int32_t* run = call.runs + 4 * n;",
+            "  for (int64_t step = 0; step < run[1]; step++) {",
+            "    const int64_t at = seq[7] + run[0] + step * run[2];",
+            *indented(pointers, 4),
+            "    if (call.shared) {",
+            *indented([*steps, "packed = tiles;"], 6),
+            f"    }} else {self._name}_pack(call, group, hk, {head}, at, own);",
+            "    if (run[3]) {",
+            *indented(full, 6),
+            "    } else {",
+            *indented(partial, 6),
+            "    }",
+            "  }",
+            "}",
+        ]
+
+    def _tile(self, sweep: Sweep, *, partial: bool) -> list[str]:
+        """One key tile: what columns have in common, then a few queries at a time."""
+        emitter = self._emitter
+        emitter.restart("key")
+        for acc in sweep.accumulators:
+            emitter.refs.pop(acc.name, None)
+        body = RowText(self._emitter, self._plan, self._mask, sweep, partial=partial).lines()
+        key = emitter.levels["key"]
+        emitter.restart("key")
+        reads = "jv[t]" in "".join(body) or "cv[t]" in "".join(body)
+        columns_lines = self._columns(key, partial=partial) if partial or key.lines or reads else []
+        dots = [
+            f"inner_products<R, {t.dim}>(left_{t.left} + first * {t.dim}, packed[{self._right(t.right)}], s_{t.name});"
+            for t in self._plan.dots
+            if self._reads(sweep, t.name)
+        ]
+        sums = [
+            f"weighted_sum<R, {padded_text(a.dim)}>(w_{a.name}, packed[{len(self._rights())}], f_{a.name}, "
+            f"{a.name} + first * {padded_text(a.dim)});"
+            for a in sweep.accumulators if a.weighted
+        ]  # fmt: skip
+        return [
+            *columns_lines,
+            "auto group = [&](int first) {",
+            "  constexpr int R = MR;",
+            *indented(dots, 2),
+            "  for (int r = 0; r < R; r++) {",
+            "    const int s = first + r;",
+            *indented(body, 4),
+            "  }",
+            *indented(sums, 2),
+            "};",
+            "for (int first = 0; first < used; first += MR) group(first);",
+        ]
+
+    def _columns(self, key: Lines, *, partial: bool) -> list[str]:
+        """Positions of the columns of a tile, which of them exist, and what depends on them alone."""
+        wide = self._variant.wide
+        return [
+            f"{'vl' if wide else 'vi'} cv[KV], jv[KV];",
+            *(["vi col_ok[KV];"] if partial else []),
+            *key.declared,
+            "for (int t = 0; t < KV; t++) {",
+            "  const vi col = *(const viu*)(call.cols + at * KB + t * V);",
+            "  const vi safe = max_(col, vi{});",
+            "  cv[t] = wide(safe);" if wide else "  cv[t] = safe;",
+            "  jv[t] = cv[t] + k_offset;" if wide else "  jv[t] = cv[t] + (int32_t)k_offset;",
+            *(["  col_ok[t] = col >= 0;"] if partial else []),
+            *indented(key.lines, 2),
+            "}",
+        ]
+
+    def _right(self, name: str) -> int:
+        return [right for right, _ in self._rights()].index(name)
+
+    def _reads(self, sweep: Sweep, name: str) -> bool:
+        read = {node.name for acc in sweep.accumulators for node in walk(acc.body) if isinstance(node, Ref)}
+        if sweep.reads_logit:
+            read |= {node.name for node in walk(self._plan.score) if isinstance(node, Ref)}
+        return name in read
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> list[str]:
+        plan, emitter = self._plan, self._emitter
+        emitter.restart("run", "feature")
+        aux = [(n, emitter.emit(b.expr)) for n, b in enumerate(plan.aux)] if self._variant.aux else []
+        out = emitter.emit(plan.output)
+        run, feature = emitter.levels["run"], emitter.levels["feature"]
+        token = "(q_start + row[s])"
+        place = f"b * out_s0 + head[s] * out_s1 + {token} * out_s2"
+        stores = [f"aux{n}_ptr[b * aux{n}_s0 + head[s] * aux{n}_s1 + {token} * aux{n}_s2] = {emitter.at(v, 'run')};"
+                  for n, v in aux]  # fmt: skip
+        return [
+            "for (int s = 0; s < used; s++) {",
+            "  if (!exists[s]) continue;",
+            *indented([*run.lines, *stores], 2),
+            f"  for (int t = 0; t < {padded_text(plan.value_dim)} / V; t++) {{",
+            *indented(feature.lines, 4),
+            f"    write_row(out_ptr, {place} + t * V, {emitter.at(out, 'feature')}, {plan.value_dim} - t * V);",
+            "  }",
+            "}",
+        ]
+
+    # -- around --------------------------------------------------------------------------------------------------
+
+    def _args(self) -> tuple[Arg, ...]:
+        plan, types = self._plan, dict(self._variant.types)
+        args: list[Arg] = [Arg(size, "size", size) for size in ("B", "H")]
+        args.append(Arg("HK", "size", "Hk"))
+        for name, code in self._codes.items():
+            if name in self._used:
+                vector = any(d.name == name and is_vector(d) for d in plan.derived)
+                rank = 4 if name in ("q", "k", "v") or vector else len(code.dims)
+                args += tensor_arguments(name, code.stem, rank, types.get(name, "float"))
+        if "value:scale" in self._scalars:
+            args.append(Arg("scale", "value", "scale", kind="real"))
+        for n, param in enumerate(plan.module.scalars):
+            if f"param:{param.name}" in self._scalars:
+                args.append(Arg(f"p{n}", "param", param.name, kind=param.type.kind))
+        return (*args, *self._result_args())
+
+    def _result_args(self) -> list[Arg]:
+        plan, stage = self._plan, self._stage
+        own = stage.resumes or not stage.finishes
+        args: list[Arg] = []
+        for acc in (a for sweep in plan.sweeps[: stage.sweeps[0] + own] for a in sweep.accumulators):
+            args += tensor_arguments(f"state:{acc.name}", f"state_{acc.name}", 4 if acc.weighted else 3, "float")
+        if not stage.finishes:
+            return args
+        args += tensor_arguments("out", "out", 3, dict(self._variant.types)["q"])
+        for n, binding in enumerate(plan.aux if self._variant.aux else ()):
+            args += tensor_arguments(f"aux:{binding.name}", f"aux{n}", 3, "float")
+        return args
+
+    def _entry(self) -> str:
+        """The exported function: keys of a head packed where several units read them, units shared among threads."""
+        sizes = self._packed_sizes()
+        return render_entry(self._name, ", ".join(sizes), len(sizes), int(self._query_heads))

@@ -1,0 +1,145 @@
+"""Running emitted C++: the work of a call as tables, and its tensors as addresses and strides."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attnc.codegen.context import Arg
+from attnc.codegen.cpp_build import load_library, parallel
+from attnc.codegen.cpp_kernel import KEYS, ROWS, CppModule, CppStage
+from attnc.codegen.launch import CallInputs
+from attnc.diagnostics import InternalError
+
+Ints = NDArray[Any]
+#: C++ element types.
+TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "half",
+    torch.bfloat16: "bfloat",
+    torch.int64: "int64_t",
+    torch.int32: "int32_t",
+    torch.int16: "int16_t",
+    torch.int8: "int8_t",
+    torch.uint8: "uint8_t",
+    torch.bool: "uint8_t",
+}
+#: Units of one key head from which keys are packed for all of them.
+_SHARED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one stage has to do; the arrays are those of `Call` in `native/tiles.h`."""
+
+    seqs: Ints
+    unit_seq: Ints
+    unit_rows: Ints
+    ranges: Ints
+    order: Ints
+    runs: Ints
+    cols: Ints
+    col_seq: Ints
+    groups: int
+    seqs_per_group: int
+    heads_per_tile: int
+
+
+class _Call(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (
+            "ints", "ptrs", "reals", "seqs", "unit_seq", "unit_rows", "ranges", "order", "runs", "cols", "col_seq")),
+        *((name, ctypes.c_int64) for name in (
+            "groups", "units", "col_tiles", "seqs_per_group", "rows_per_head", "heads_per_tile", "range_batches",
+            "range_heads", "shared", "threads")),
+        ("parallel", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class CppRunner:
+    """A loaded module."""
+
+    def __init__(self, module: CppModule) -> None:
+        self.module = module
+        self._library = load_library(module.source)
+
+    def run(
+        self, call: CallInputs, derived: Mapping[str, torch.Tensor], works: Sequence[Work]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The output [B, H, N, Dv] and the statistics [B, H, N] in float32. `works` are those of the plan's parts."""
+        plan = self.module.plan
+        shape = call.q.shape[:3]
+        out = call.q.new_empty((*shape, call.v.shape[-1]))
+        names = [binding.name for binding in plan.aux] if self.module.variant.aux else []
+        aux = {name: call.q.new_empty(shape, dtype=torch.float32) for name in names}
+        tensors = {"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors, **derived}
+        tensors.update({f"aux:{name}": tensor for name, tensor in aux.items()})
+        if len(plan.stages) > 1:
+            for acc in plan.accumulators:
+                sizes = (*shape, acc.dim) if acc.weighted else shape
+                tensors[f"state:{acc.name}"] = call.q.new_empty(sizes, dtype=torch.float32)
+        if out.numel() or aux:
+            for stage in self.module.stages:
+                self._launch(stage, call, tensors, works[stage.part])
+        return out, aux
+
+    def _launch(self, stage: CppStage, call: CallInputs, tensors: Mapping[str, torch.Tensor], work: Work) -> None:
+        ints, pointers, reals = _arguments(stage.args, call, tensors)
+        if not work.unit_seq.size or not all(call.q.shape[:3]):
+            return
+        per_pack = 1 if self.module.query_heads else call.q.shape[1] // max(call.k.shape[1], 1)
+        units = len(work.unit_seq)
+        shared = units * per_pack // work.heads_per_tile >= _SHARED
+        arrays = (ints, pointers, reals, work.seqs, work.unit_seq, work.unit_rows, work.ranges, work.order, work.runs,
+                  work.cols, work.col_seq)  # fmt: skip
+        filled = _Call(
+            *(array.ctypes.data for array in arrays),
+            work.groups,
+            units,
+            len(work.cols),
+            work.seqs_per_group,
+            work.unit_rows.shape[1],
+            work.heads_per_tile,
+            work.ranges.shape[0],
+            work.ranges.shape[1],
+            int(shared),
+            torch.get_num_threads(),
+            parallel(),
+        )
+        getattr(self._library, stage.name)(ctypes.byref(filled))
+
+
+def _arguments(
+    args: Sequence[Arg], call: CallInputs, tensors: Mapping[str, torch.Tensor]
+) -> tuple[Ints, Ints, NDArray[np.float64]]:
+    sizes = {"B": call.q.shape[0], "H": call.q.shape[1], "Hk": call.k.shape[1]}
+    ints: list[int] = []
+    pointers: list[int] = []
+    reals: list[float] = []
+    for arg in args:
+        match arg.role:
+            case "pointer":
+                pointers.append(tensors[arg.key].data_ptr())
+            case "stride":
+                ints.append(tensors[arg.key].stride(arg.axis))
+            case "size":
+                ints.append(sizes[arg.key])
+            case "value":
+                reals.append(call.scale)
+            case "param" if arg.kind == "real":
+                reals.append(float(call.params[arg.key]))
+            case "param":
+                ints.append(int(call.params[arg.key]))
+            case _:
+                raise InternalError(f"an argument of role {arg.role} in C++")
+    return np.array(ints, np.int64), np.array(pointers, np.int64), np.array(reals, np.float64)
+
+
+__all__ = ["KEYS", "ROWS", "TYPES", "CppRunner", "Work"]

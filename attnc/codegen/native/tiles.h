@@ -1,0 +1,123 @@
+// Inner products and sums of value vectors, a few queries by NR columns at a time in registers; packing of keys.
+
+// s[R][KB] = left[R][D] times a packed tile of keys: KB / NR blocks of [D][NR].
+template <int R, int D> INLINE void inner_products(const float* left, const float* keys, float* s) {
+  for (int block = 0; block < KB / NR; block++, keys += D * NR, s += NR) {
+    vf sum[R][NV];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = vf{};
+    for (int d = 0; d < D; d++) {
+      vf k[NV];
+      UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
+      UNROLL for (int r = 0; r < R; r++) {
+        const vf q = bf(left[r * D + d]);
+        UNROLL for (int n = 0; n < NV; n++) sum[r][n] += q * k[n];
+      }
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) st(s + r * KB + n * V, sum[r][n]);
+  }
+}
+
+template <int R, int DV, int N> INLINE void weighted_columns(const float* w, const float* values, const float* factor, float* o) {
+  vf sum[R][N];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = ld(o + r * DV + n * V) * factor[r];
+  for (int j = 0; j < KB; j++) {
+    vf v[N];
+    UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + j * DV + n * V);
+    UNROLL for (int r = 0; r < R; r++) {
+      const vf p = bf(w[r * KB + j]);
+      UNROLL for (int n = 0; n < N; n++) sum[r][n] += p * v[n];
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) st(o + r * DV + n * V, sum[r][n]);
+}
+
+// o[R][DV] = o * factor[R] + w[R][KB] times values[KB][DV].
+template <int R, int DV> INLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o) {
+  constexpr int whole = DV / NR * NR, rest = (DV - whole) / V;
+  for (int d = 0; d < whole; d += NR) weighted_columns<R, DV, NV>(w, values + d, factor, o + d);
+  if constexpr (rest > 0) weighted_columns<R, DV, rest>(w, values + whole, factor, o + whole);
+}
+
+// A row of a tensor as floats, zeros where it does not exist and behind its end.
+template <class T> INLINE void read_row(float* to, const T* from, int64_t stride, int n, int padded, bool exists) {
+  if (!exists) {
+    memset(to, 0, 4 * padded);
+    return;
+  }
+  if (stride == 1) for (int d = 0; d < n; d++) to[d] = number(from[d]);
+  else for (int d = 0; d < n; d++) to[d] = number(from[d * stride]);
+  for (int d = n; d < padded; d++) to[d] = 0;
+}
+
+// V rows of V floats transposed in registers, by halves.
+INLINE void transpose(vf x[V]) {
+  for (int half = V / 2; half; half /= 2) {
+    vi first, second;
+    for (int n = 0; n < V; n++) {
+      first[n] = n & half ? n - half + V : n;
+      second[n] = n & half ? n + V : n + half;
+    }
+    UNROLL for (int a = 0; a < V; a++) {
+      if (a & half) continue;
+      const vf p = x[a], q = x[a + half];
+      x[a] = __builtin_shuffle(p, q, first);
+      x[a + half] = __builtin_shuffle(p, q, second);
+    }
+  }
+}
+
+// Rows [KB][D] of keys as blocks of [D][NR].
+template <int D> INLINE void pack_keys(float* to, const float* rows) {
+  for (int block = 0; block < KB / NR; block++)
+    for (int n = 0; n < NV; n++) {
+      const float* from = rows + (block * NR + n * V) * D;
+      float* at = to + block * D * NR + n * V;
+      int d = 0;
+      for (; d + V <= D; d += V) {
+        vf x[V];
+        UNROLL for (int r = 0; r < V; r++) x[r] = ldu(from + r * D + d);
+        transpose(x);
+        UNROLL for (int r = 0; r < V; r++) st(at + (d + r) * NR, x[r]);
+      }
+      for (; d < D; d++) for (int r = 0; r < V; r++) at[d * NR + r] = from[r * D + d];
+    }
+}
+
+template <class T> INLINE void write_row(T* to, int64_t at, vf x, int n) {
+  for (int d = 0; d < V && d < n; d++) put(to + at + d, x[d]);
+}
+INLINE void write_row(float* to, int64_t at, vf x, int n) {
+  if (n >= V) *(vfu*)(to + at) = x;
+  else for (int d = 0; d < n; d++) to[at + d] = x[d];
+}
+
+// Work of one call; see cpp_launch.py, which fills it in.
+struct Call {
+  const int64_t* ints;
+  void* const* ptrs;
+  const double* reals;
+  const int64_t* seqs;       // [groups * seqs per group][8]: b, first query, first key, N, M, q_offset, k_offset, column tile
+  const int32_t* unit_seq;   // [units]
+  const int32_t* unit_rows;  // [units][rows per head], -1 where there is none
+  const int64_t* ranges;     // [range batches][range heads][units][2]: first run, number of runs
+  const int32_t* order;      // [units], the most work first
+  const int32_t* runs;       // [..][4]: first key tile, how many, how far apart, whether full
+  const int32_t* cols;       // [column tiles][KB], -1 where there is none
+  const int32_t* col_seq;    // [column tiles]
+  int64_t groups, units, col_tiles, seqs_per_group, rows_per_head, heads_per_tile, range_batches, range_heads;
+  int64_t shared, threads;
+  void (*parallel)(void (*)(void*, int64_t, int64_t), void*, int64_t, int64_t);
+};
+
+struct Buffer {
+  float* data = nullptr;
+  size_t size = 0;
+  float* get(size_t floats) {
+    if (floats > size) {
+      free(data);
+      data = (float*)aligned_alloc(64, (floats * 4 + 63) / 64 * 64);
+      size = data ? floats : 0;
+    }
+    return data;
+  }
+};

@@ -1,0 +1,280 @@
+// Vectors of the machine this is compiled for, as GCC and clang know them, and functions on them and on numbers.
+// NaN and infinity go through every function as IEEE 754 says; nothing here assumes that they do not occur.
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+constexpr int V = 16, MR = 6, NV = 4;
+#elif defined(__AVX__)
+constexpr int V = 8, MR = 6, NV = 2;
+#elif defined(__aarch64__)
+constexpr int V = 4, MR = 6, NV = 4;
+#else
+constexpr int V = 4, MR = 4, NV = 2;
+#endif
+constexpr int NR = NV * V;
+
+typedef float vf __attribute__((vector_size(4 * V)));
+typedef float vfu __attribute__((vector_size(4 * V), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(4 * V)));
+typedef int32_t viu __attribute__((vector_size(4 * V), aligned(4)));
+typedef int64_t vl __attribute__((vector_size(8 * V)));
+#define UNROLL _Pragma("GCC unroll 16")
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf ld(const float* p) { return *(const vf*)p; }
+INLINE vf ldu(const float* p) { return *(const vfu*)p; }
+INLINE void st(float* p, vf x) { *(vf*)p = x; }
+INLINE vf bf(float x) { return x - vf{}; }  // not x + 0, which would turn -0 into 0: this is a mere copy
+INLINE vi bi(int64_t x) { return vi{} + (int32_t)x; }
+INLINE vl bl(int64_t x) { return vl{} + x; }
+INLINE vi bb(bool x) { return vi{} - (int32_t)x; }
+INLINE vl wide(vi x) { return __builtin_convertvector(x, vl); }
+INLINE int64_t wide(int64_t x) { return x; }
+INLINE vi narrow(vl x) { return __builtin_convertvector(x, vi); }
+INLINE vf real(vi x) { return __builtin_convertvector(x, vf); }
+INLINE vf real(vl x) { return __builtin_convertvector(x, vf); }
+INLINE float real(int64_t x) { return (float)x; }
+INLINE bool not_(bool x) { return !x; }
+INLINE vi not_(vi x) { return ~x; }
+
+INLINE float sel(bool c, float a, float b) { return c ? a : b; }
+INLINE int64_t sel(bool c, int64_t a, int64_t b) { return c ? a : b; }
+INLINE bool sel(bool c, bool a, bool b) { return c ? a : b; }
+INLINE vf sel(vi c, vf a, vf b) { return c ? a : b; }
+INLINE vi sel(vi c, vi a, vi b) { return c ? a : b; }
+INLINE vl sel(vi c, vl a, vl b) { return wide(c) ? a : b; }
+
+// A NaN in either operand of a minimum or maximum gives NaN.
+INLINE vf max_(vf a, vf b) { vf m = a > b ? a : b; return a == a ? m : a; }
+INLINE vf min_(vf a, vf b) { vf m = a < b ? a : b; return a == a ? m : a; }
+INLINE float max_(float a, float b) { return a != a ? a : a > b ? a : b; }
+INLINE float min_(float a, float b) { return a != a ? a : a < b ? a : b; }
+INLINE vi max_(vi a, vi b) { return a > b ? a : b; }
+INLINE vi min_(vi a, vi b) { return a < b ? a : b; }
+INLINE vl max_(vl a, vl b) { return a > b ? a : b; }
+INLINE vl min_(vl a, vl b) { return a < b ? a : b; }
+INLINE int64_t max_(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE vf abs_(vf x) { return (vf)((vi)x & 0x7fffffff); }
+INLINE float abs_(float x) { return fabsf(x); }
+INLINE vi abs_(vi x) { return x < 0 ? -x : x; }
+INLINE vl abs_(vl x) { return x < 0 ? -x : x; }
+INLINE int64_t abs_(int64_t x) { return x < 0 ? -x : x; }
+template <class T> INLINE T sign_(T x) { return x > 0 ? T{} + 1 : x < 0 ? T{} - 1 : T{}; }
+template <class T> INLINE T relu_(T x) { return max_(x, T{}); }
+
+// Rounded toward minus infinity, for divisors above 0.
+INLINE int64_t floordiv(int64_t a, int64_t b) { int64_t q = a / b; return q * b > a ? q - 1 : q; }
+INLINE vl floordiv(vl a, vl b) { vl q = a / b; return q * b > a ? q - 1 : q; }
+INLINE vi floordiv(vi a, vi b) {
+  // Twice by the reciprocal: the second time the rest is small, so that its quotient is off by one at most.
+  const vf inverse = 1.0f / real(b);
+  vi q = __builtin_convertvector(real(a) * inverse, vi);
+  vi r = a - q * b;
+  const vi more = __builtin_convertvector(real(r) * inverse, vi);
+  q += more;
+  r -= more * b;
+  q = r < 0 ? q - 1 : q;
+  r = r < 0 ? r + b : r;
+  return r >= b ? q + 1 : q;
+}
+template <class T> INLINE T floormod(T a, T b) { return a - floordiv(a, b) * b; }
+INLINE int64_t bit_length(int64_t x) {
+  uint64_t y = x < 0 ? -(uint64_t)x : x;
+  return y ? 64 - __builtin_clzll(y) : 0;
+}
+template <class T> INLINE T lanes_bit_length(T x) {
+  for (int n = 0; n < V; n++) x[n] = bit_length(x[n]);
+  return x;
+}
+INLINE vi bit_length(vi x) { return lanes_bit_length(x); }
+INLINE vl bit_length(vl x) { return lanes_bit_length(x); }
+
+INLINE vf floor_(vf x) {
+  vf t = real(__builtin_convertvector(x, vi));
+  t = t > x ? t - 1.0f : t;
+  return abs_(x) < 8388608.0f ? t : x;
+}
+INLINE float floor_(float x) { return floorf(x); }
+INLINE int64_t integer(float x) { return (int64_t)floorf(x); }
+INLINE vi integer(vf x) { return __builtin_convertvector(floor_(x), vi); }
+
+// 2^f for |f| at most a little above 1/2.
+INLINE vf exp2_near_zero(vf f) {
+  vf p = bf(1.535336188319500e-4f);
+  p = p * f + 1.339887440266574e-3f;
+  p = p * f + 9.618437357674640e-3f;
+  p = p * f + 5.550332471162809e-2f;
+  p = p * f + 2.402264791363012e-1f;
+  p = p * f + 6.931472028550421e-1f;
+  return p * f + 1.0f;
+}
+#if defined(__AVX512F__) && !defined(__clang__)
+INLINE vf nearest(vf x) { return (vf)__builtin_ia32_rndscaleps_mask(x, 0, x, (unsigned short)-1, 4); }
+INLINE vf at_most(float high, vf x) { return (vf)__builtin_ia32_minps512_mask(bf(high), x, x, (unsigned short)-1, 4); }
+INLINE vf scaled(vf p, vf n) { return (vf)__builtin_ia32_scalefps512_mask(p, n, p, (unsigned short)-1, 4); }
+INLINE vf range(float low, float high, vf x) { return at_most(high, x); }  // far below, the result is replaced by 0
+#else
+INLINE vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
+INLINE vf scaled(vf p, vf n) {
+  const vi e = __builtin_convertvector(n, vi), half = e >> 1;
+  const vf r = p * (vf)((half + 127) << 23) * (vf)((e - half + 127) << 23);
+  return p == p ? r : p;
+}
+INLINE vf range(float low, float high, vf x) {
+  const vf y = bf(low) > x ? bf(low) : x;
+  return bf(high) < y ? bf(high) : y;
+}
+#endif
+// 2^x and e^x to one unit in the last place, 0 below 2^-126; NaN and infinity as they should be.
+INLINE vf exp2_(vf x) {
+  const vf y = range(-127.0f, 129.0f, x), n = nearest(y);
+  const vf r = scaled(exp2_near_zero(y - n), n);
+  return x < -126.0f ? vf{} : r;
+}
+INLINE vf exp_(vf x) {
+  const vf y = range(-89.0f, 90.0f, x), n = nearest(y * 1.44269504f);
+  const vf f = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // log 2 in two parts
+  const vf r = scaled(exp2_near_zero(f * 1.44269504f), n);
+  return x < -87.3365448f ? vf{} : r;
+}
+INLINE float exp2_(float x) { return exp2_(bf(x))[0]; }  // no call, which would spill all vectors
+// log2 to two units in the last place.
+INLINE vf log2_(vf x) {
+  const vi tiny = x < 1.17549435e-38f;
+  const vf scaled = tiny ? x * 8388608.0f : x;
+  const vi bits = (vi)scaled;
+  vi e = ((bits - 0x3f3504f3) >> 23);
+  const vf m = (vf)(bits - (e << 23)) - 1.0f;
+  vf p = bf(7.0376836292e-2f);
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const vf z = m * m;
+  const vf tail = m * z * p - 0.5f * z;
+  e = tiny ? e - 23 : e;
+  const float extra = 0.44269504088896340735992f;
+  vf r = tail * extra + m * extra + tail + m + real(e);
+  r = x == 0.0f ? bf(-INFINITY) : r;
+  r = x < 0.0f ? bf(NAN) : r;
+  return (x == x) & (x != INFINITY) ? r : x < 0.0f ? bf(NAN) : x;
+}
+INLINE float log2_(float x) { return log2f(x); }
+INLINE float exp_(float x) { return exp_(bf(x))[0]; }
+INLINE vf log_(vf x) { return log2_(x) * 0.6931471805599453f; }
+INLINE float log_(float x) { return logf(x); }
+INLINE float log1p_(float x) { return log1pf(x); }
+INLINE vf log1p_(vf x) {
+  const vf u = 1.0f + x;
+  const vi exact = u == 1.0f;
+  const vf d = exact ? bf(1.0f) : u - 1.0f;
+  return (exact | (u == INFINITY)) ? x : log_(u) * (x / d);
+}
+INLINE float sqrt_(float x) { return sqrtf(x); }
+INLINE vf sqrt_(vf x) { for (int n = 0; n < V; n++) x[n] = sqrtf(x[n]); return x; }
+INLINE float sin_(float x) { return sinf(x); }
+INLINE vf sin_(vf x) { for (int n = 0; n < V; n++) x[n] = sinf(x[n]); return x; }
+INLINE float cos_(float x) { return cosf(x); }
+INLINE vf cos_(vf x) { for (int n = 0; n < V; n++) x[n] = cosf(x[n]); return x; }
+INLINE float power(float x, float y) { return powf(x, y); }
+INLINE vf power(vf x, vf y) { for (int n = 0; n < V; n++) x[n] = powf(x[n], y[n]); return x; }
+INLINE int64_t power(int64_t x, int64_t y) { int64_t r = 1; while (y-- > 0) r *= x; return r; }
+INLINE float tanh_(float x) { return tanhf(x); }
+INLINE vf tanh_(vf x) {
+  const vf a = abs_(x), z = x * x;
+  vf p = -5.70498872745e-3f * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const vf e = exp2_(a * -2.8853900817779268f);
+  const vf far = (1.0f - e) / (1.0f + e);
+  return a < 0.625f ? x + x * z * p : x < 0.0f ? -far : far;
+}
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + exp_(-x)); }
+INLINE float softplus(float x) { return max_(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+INLINE vf softplus(vf x) { return max_(x, vf{}) + log1p_(exp_(-abs_(x))); }
+INLINE float elu(float x) { return x > 0 ? x : expm1f(x); }
+INLINE vf elu(vf x) { for (int n = 0; n < V; n++) x[n] = elu(x[n]); return x; }
+
+// Halves are combined until one lane is left.
+template <class F> INLINE float reduce(vf x, F combine) {
+#if defined(__AVX512F__)
+  typedef float v8 __attribute__((vector_size(32)));
+  typedef float v4 __attribute__((vector_size(16)));
+  const v8 y = combine(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
+                       __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+  v4 z = combine(__builtin_shufflevector(y, y, 0, 1, 2, 3), __builtin_shufflevector(y, y, 4, 5, 6, 7));
+  z = combine(z, __builtin_shufflevector(z, z, 2, 3, 0, 1));
+  z = combine(z, __builtin_shufflevector(z, z, 1, 0, 3, 2));
+  return z[0];
+#else
+  float y[V];
+  memcpy(y, &x, sizeof x);
+  for (int w = V / 2; w; w /= 2) for (int n = 0; n < w; n++) y[n] = combine(y[n], y[n + w]);
+  return y[0];
+#endif
+}
+INLINE float reduce_max(vf x) { return reduce(x, [](auto a, auto b) { return a > b ? a : b; }); }
+INLINE float reduce_min(vf x) { return reduce(x, [](auto a, auto b) { return a < b ? a : b; }); }
+INLINE float reduce_sum(vf x) { return reduce(x, [](auto a, auto b) { return a + b; }); }
+
+// -- elements of tensors ----------------------------------------------------------------------------------------------
+
+struct half { uint16_t bits; };
+struct bfloat { uint16_t bits; };
+INLINE float number(float x) { return x; }
+INLINE float number(double x) { return (float)x; }
+INLINE float number(bfloat x) { uint32_t b = (uint32_t)x.bits << 16; float f; memcpy(&f, &b, 4); return f; }
+INLINE float number(half x) { _Float16 h; memcpy(&h, &x, 2); return (float)h; }
+INLINE int64_t number(int64_t x) { return x; }
+INLINE int64_t number(int32_t x) { return x; }
+INLINE int64_t number(int16_t x) { return x; }
+INLINE int64_t number(int8_t x) { return x; }
+INLINE bool number(uint8_t x) { return x != 0; }
+INLINE void put(float* p, float x) { *p = x; }
+INLINE void put(bfloat* p, float x) {
+  uint32_t b;
+  memcpy(&b, &x, 4);
+  p->bits = x != x ? 0x7fc0 : (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+}
+INLINE void put(half* p, float x) { _Float16 h = (_Float16)x; memcpy(p, &h, 2); }
+
+INLINE vl features(int t) {
+  vl x;
+  for (int n = 0; n < V; n++) x[n] = t * V + n;
+  return x;
+}
+INLINE int64_t clamp(int64_t x, int64_t size) { return x < 0 ? 0 : x < size ? x : size - 1; }
+INLINE vl clamp(vl x, int64_t size) { vl y = x < size ? x : vl{} + (size - 1); return y < 0 ? vl{} : y; }
+template <class T> INLINE auto look(const T* p, int64_t at, bool exists) -> decltype(number(*p)) {
+  return exists ? number(p[at]) : decltype(number(*p)){};
+}
+template <class T> INLINE vf look_real(const T* p, vl at, bool exists) {
+  vf x{};
+  if (exists) for (int n = 0; n < V; n++) x[n] = number(p[at[n]]);
+  return x;
+}
+template <class T> INLINE vi look_int(const T* p, vl at, bool exists) {
+  vi x{};
+  if (exists) for (int n = 0; n < V; n++) x[n] = (int32_t)number(p[at[n]]);
+  return x;
+}
+template <class T> INLINE vl look_wide(const T* p, vl at, bool exists) {
+  vl x{};
+  if (exists) for (int n = 0; n < V; n++) x[n] = number(p[at[n]]);
+  return x;
+}
+template <class T> INLINE vi look_bool(const T* p, vl at, bool exists) {
+  vi x{};
+  if (exists) for (int n = 0; n < V; n++) x[n] = -(int32_t)number(p[at[n]]);
+  return x;
+}

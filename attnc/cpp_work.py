@@ -1,0 +1,252 @@
+"""The work of a C++ call: units of queries, columns in tiles, and which tiles each unit visits, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attnc.codegen.launch import CallInputs
+from attnc.codegen.launch_cpp import KEYS, ROWS, Work
+from attnc.eager import Env, evaluate
+from attnc.ir.dependence import axes, union
+from attnc.ir.expr import Expr, Lookup, Ref, Size
+from attnc.ir.plan import KernelPlan, Part, Piece
+from attnc.ir.traverse import substitute, walk
+from attnc.ir.types import INT
+from attnc.packing import int_list
+from attnc.torch_backend import environment
+from attnc.torch_tiles import PartTables
+
+Ints = NDArray[Any]
+_NAMES = ("N", "M")
+#: Queries of a unit where tiles may have any size: a multiple of the queries that are in registers together.
+_UNIT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequences:
+    """Documents of a packed call, else batches: columns b, first query, first key, N, M, q_offset, k_offset."""
+
+    rows: Ints
+    groups: int
+    per_group: int
+
+
+def works_of(
+    plan: KernelPlan, call: CallInputs, tables: tuple[PartTables, ...], *, query_heads: bool
+) -> tuple[Work, ...]:
+    """The work of each part of a plan."""
+    sequences = _sequences(call)
+    return tuple(
+        _work(plan, part, call, found, sequences, query_heads=query_heads)
+        for part, found in zip(plan.parts, tables or ((),) * len(plan.parts), strict=True)
+    )
+
+
+def sizes_that_tell(call: CallInputs) -> tuple[object, ...] | None:
+    """What the work of a call depends on when its plan does not read data; None when the call itself has such."""
+    if call.cu_q is not None or isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
+        return None
+    params = tuple(sorted((name, value) for name, value in call.params.items()))
+    return (call.q.shape[:3], call.k.shape[1:3], call.q_offset, call.k_offset, params)
+
+
+def reads_data(plan: KernelPlan) -> bool:
+    """Whether the tiles depend on what a call looks up: by a list, or in closed forms."""
+    if any(part.listing is not None for part in plan.parts):
+        return True
+    pieces = (piece for part in plan.parts for visit in part.visits for piece in visit.pieces)
+    return any(isinstance(x, Lookup) for p in pieces for e in (p.guard, p.low, p.high) for x in walk(e))
+
+
+def _sequences(call: CallInputs) -> _Sequences:
+    batch, n, m = call.q.shape[0], call.q.shape[2], call.k.shape[2]
+    if call.cu_q is None or call.cu_k is None:
+        q_offset = m - n if isinstance(call.q_offset, str) else call.q_offset
+        q0, k0 = (_column(offset, batch) for offset in (q_offset, call.k_offset))
+        zeros = np.zeros(batch, np.int64)
+        rows = np.stack((np.arange(batch), zeros, zeros, zeros + n, zeros + m, q0, k0), axis=1)
+        return _Sequences(rows, batch, 1)
+    q, k = np.array(int_list(call.cu_q), np.int64), np.array(int_list(call.cu_k), np.int64)
+    ns, ms = np.diff(q), np.diff(k)
+    zeros = np.zeros(len(ns), np.int64)
+    q0 = ms - ns if isinstance(call.q_offset, str) else _column(call.q_offset, len(ns))
+    rows = np.stack((zeros, q[:-1], k[:-1], ns, ms, q0, _column(call.k_offset, len(ns))), axis=1)
+    return _Sequences(rows, 1, len(ns))
+
+
+def _column(offset: int | Tensor | str, count: int) -> Ints:
+    if isinstance(offset, Tensor):
+        return np.array(int_list(offset), np.int64)
+    return np.full(count, offset, np.int64)
+
+
+def _work(
+    plan: KernelPlan, part: Part, call: CallInputs, tables: Any, sequences: _Sequences, *, query_heads: bool
+) -> Work:
+    if part.axes:
+        return _of_boxes(part, call, tables, sequences)
+    first = sequences.rows[: sequences.per_group]
+    ns, ms = first[:, 3], first[:, 4]
+    heads = _heads_per_tile(part, call, int(ns.max(initial=0)), query_heads=query_heads)
+    size = (ROWS if part.listing is not None else _UNIT) // heads
+    counts = -(-ns // size)
+    unit_seq = np.repeat(np.arange(len(ns)), counts)
+    tile = np.arange(len(unit_seq)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = tile[:, None] * size + np.arange(size)
+    rows = np.where(rows < ns[unit_seq][:, None], rows, -1)
+    cols, col_seq, col_start = _columns(ms)
+    if part.listing is not None:
+        ranges, runs = _of_list(part, call, tables[0], len(unit_seq))
+    else:
+        ranges, runs = _of_closed_forms(plan, part, call, sequences, unit_seq, tile * size, size)
+    return _finished(sequences, unit_seq, rows, ranges, runs, cols, col_seq, col_start, heads)
+
+
+def _finished(
+    sequences: _Sequences, unit_seq: Ints, rows: Ints, ranges: Ints, runs: Ints, cols: Ints, col_seq: Ints,
+    col_start: Ints, heads: int,
+) -> Work:  # fmt: skip
+    total = np.concatenate((np.zeros(1, np.int64), np.cumsum(runs[:, 1]))) if len(runs) else np.zeros(1, np.int64)
+    cost = (total[np.minimum(ranges.sum(-1), len(runs))] - total[np.minimum(ranges[..., 0], len(runs))]).sum((0, 1))
+    order = np.argsort(-cost, kind="stable")
+    starts = np.tile(col_start, sequences.groups)[: len(sequences.rows)]
+    seqs = np.concatenate((sequences.rows, starts[:, None]), axis=1)
+    return Work(
+        np.ascontiguousarray(seqs, np.int64),
+        unit_seq.astype(np.int32),
+        np.ascontiguousarray(rows, np.int32),
+        np.ascontiguousarray(ranges, np.int64),
+        order.astype(np.int32),
+        np.ascontiguousarray(runs, np.int32),
+        np.ascontiguousarray(cols, np.int32),
+        np.ascontiguousarray(col_seq, np.int32),
+        sequences.groups,
+        sequences.per_group,
+        heads,
+    )
+
+
+def _columns(ms: Ints) -> tuple[Ints, Ints, Ints]:
+    """Columns of every key tile, its sequence, and the first tile of each sequence."""
+    counts = -(-ms // KEYS)
+    col_seq = np.repeat(np.arange(len(ms)), counts)
+    start = np.cumsum(counts) - counts
+    tile = np.arange(len(col_seq)) - start[col_seq]
+    cols = tile[:, None] * KEYS + np.arange(KEYS)
+    return np.where(cols < ms[col_seq][:, None], cols, -1), col_seq, start
+
+
+def _heads_per_tile(part: Part, call: CallInputs, longest: int, *, query_heads: bool) -> int:
+    """Query heads of a group that share a unit: as many as short queries leave room for."""
+    share = call.q.shape[1] // max(call.k.shape[1], 1)
+    if query_heads or (part.listing is not None and part.listing.heads == "h") or _head_axes(part) & {"h"}:
+        return 1
+    fits = [n for n in range(1, share + 1) if share % n == 0 and longest <= _UNIT // n]
+    return max(fits, default=1) if longest else 1
+
+
+def _head_axes(part: Part) -> frozenset[str]:
+    exprs = [e for visit in part.visits for piece in visit.pieces for e in (piece.guard, piece.low, piece.high)]
+    return union(axes(e) for e in exprs) & {"b", "h", "hk"}
+
+
+# -- closed forms ----------------------------------------------------------------------------------------------------
+
+
+def _of_closed_forms(
+    plan: KernelPlan, part: Part, call: CallInputs, sequences: _Sequences, unit_seq: Ints, first: Ints, size: int
+) -> tuple[Ints, Ints]:
+    """Ranges [batches, heads, units, 2] and runs, every closed form evaluated for all units at once."""
+    read = _head_axes(part)
+    offsets = any(isinstance(x, Tensor) for x in (call.q_offset, call.k_offset)) and call.cu_q is None
+    batches = call.q.shape[0] if call.cu_q is None and ("b" in read or offsets) else 1
+    heads = {True: call.q.shape[1], False: call.k.shape[1] if "hk" in read else 1}["h" in read]
+    env, names = _unit_env(plan, call, sequences, unit_seq, first, size, batches)
+    if "hk" in read and "h" not in read:
+        index = torch.arange(heads).view(1, -1, 1, 1)
+        env = replace(env, indices={**env.indices, "hk": index})
+    shape = (batches, heads, len(unit_seq))
+    keys = (np.broadcast_to(sequences.rows[:, 4][unit_seq], shape) - 1) // KEYS
+    found: list[tuple[Ints, Ints, int, int]] = []
+    for visit in part.visits:
+        for piece in visit.pieces:
+            low, high, guard = (_numbers(e, env, names, shape) for e in (piece.low, piece.high, piece.guard))
+            found.append((*_span(piece, low, high, guard, keys), piece.step, int(visit.kind == "full")))
+    if not found:
+        return np.zeros((*shape, 2), np.int64), np.zeros((0, 4), np.int32)
+    runs = np.stack([np.stack((low, count, np.full_like(low, step), np.full_like(low, full)), -1)
+                     for low, count, step, full in found], axis=-2)  # fmt: skip
+    number = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+    ranges = np.stack((number * len(found), np.full_like(number, len(found))), -1)
+    return ranges, runs.reshape(-1, 4)
+
+
+def _span(piece: Piece, low: Ints, high: Ints, guard: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """First tile and number of tiles, kept inside the keys that exist."""
+    skipped = np.maximum(-low, 0)
+    low = low + (skipped + piece.step - 1) // piece.step * piece.step
+    count = np.where(guard != 0, np.maximum((np.minimum(high, last) - low) // piece.step + 1, 0), 0)
+    return low, count
+
+
+def _unit_env(
+    plan: KernelPlan, call: CallInputs, sequences: _Sequences, unit_seq: Ints, first: Ints, size: int, batches: int
+) -> tuple[Env, dict[Expr, Expr]]:
+    """Units along the third dimension: sizes and offsets become values of it."""
+    seq = sequences.rows if call.cu_q is not None else sequences.rows[:batches]
+    per_unit = seq[unit_seq][None] if call.cu_q is not None else seq[:, None, :]
+    columns = {name: torch.as_tensor(np.ascontiguousarray(per_unit[..., n])).view(batches, 1, -1, 1)
+               for n, name in ((3, "N"), (4, "M"), (5, "q_offset"), (6, "k_offset"))}  # fmt: skip
+    tile = torch.as_tensor(first).view(1, 1, -1, 1)
+    start = columns["q_offset"] + tile
+    last = columns["q_offset"] + torch.minimum(tile + size, columns["N"]) - 1
+    env = environment(plan, call, torch.float32)
+    refs = {"i0": start, "i1": last, "size N": columns["N"], "size M": columns["M"]}
+    values = {**env.values, "q_offset": columns["q_offset"], "k_offset": columns["k_offset"]}
+    names: dict[Expr, Expr] = {Size(name): Ref(f"size {name}", INT) for name in _NAMES}
+    return replace(env, refs=refs, values=values), names
+
+
+def _numbers(expr: Expr, env: Env, names: dict[Expr, Expr], shape: tuple[int, ...]) -> Ints:
+    value = evaluate(substitute(expr, names), env)
+    return value.expand(*shape, 1).reshape(shape).to(torch.int64).numpy()
+
+
+# -- lists and boxes -------------------------------------------------------------------------------------------------
+
+
+def _of_list(part: Part, call: CallInputs, tiles: Any, units: int) -> tuple[Ints, Ints]:
+    assert part.listing is not None
+    heads = {"": 1, "h": call.q.shape[1], "hk": call.k.shape[1]}[part.listing.heads]
+    batches = call.q.shape[0] if part.listing.batches else 1
+    ranges = np.stack((tiles.starts, tiles.live), -1).reshape(batches, heads, units, 2)
+    within = np.arange(len(tiles.entries)) - np.repeat(tiles.starts, tiles.live)
+    full = within < np.repeat(tiles.full, tiles.live)
+    ones = np.ones(len(tiles.entries), np.int64)
+    return ranges, np.stack((tiles.entries, ones, ones, full), -1)
+
+
+def _of_boxes(part: Part, call: CallInputs, tables: Any, sequences: _Sequences) -> Work:
+    """Tiles of tables along axes: queries and columns are lists of stored rows."""
+    from attnc.passes.box_lists import box_lists
+
+    split = any(visit.kind == "full" for visit in part.visits)
+    names = {"N": call.q.shape[2], "M": call.k.shape[2], "q_offset": 0, "k_offset": 0}
+    lists = box_lists(part.axes, tables, names)
+    count = np.bincount(lists.unit, minlength=len(lists.rows))
+    starts = np.cumsum(count) - count
+    ones = np.ones(len(lists.tile), np.int64)
+    whole = lists.full & split & (part.tile.keys == KEYS)
+    runs = np.stack((lists.tile, ones, ones, whole), -1)
+    ranges = np.stack((starts, count), -1)[None, None]
+    cols = np.full((len(lists.keys), KEYS), -1, np.int64)
+    cols[:, : lists.keys.shape[1]] = lists.keys
+    zeros, start = np.zeros(len(cols), np.int64), np.zeros(1, np.int64)
+    unit_seq = np.zeros(len(lists.rows), np.int64)
+    return _finished(sequences, unit_seq, lists.rows, ranges, runs, cols, zeros, start, 1)
