@@ -52,7 +52,7 @@ class RowText:
         emitter.restart("run", "pair")
         pair = emitter.levels["pair"]
         for term in self._plan.dots:
-            emitter.refs[term.name] = Val(f"ld(s_{term.name} + r * KB + t * V)", "pair", "real")
+            emitter.refs[term.name] = Val(f"ld(s_{term.name} + s * KB + t * V)", "pair", "real")
         if first:
             self._head(pair.lines, keeps=keeps)
         if self._sweep.reads_logit:
@@ -87,7 +87,7 @@ class RowText:
         if self._partial and acc.needs_mask:
             text = f"sel(keep[t], {text}, bf({IDENTITY[acc.op]}))"
         if acc.weighted:
-            pair.lines.append(f"st(w_{acc.name} + r * KB + t * V, {text});")
+            pair.lines.append(f"st(w_{acc.name} + s * KB + t * V, {text});")
         elif acc.op == "sum":
             pair.lines.append(f"{acc.name}_v += {text};")
         else:
@@ -98,7 +98,7 @@ class RowText:
         """The accumulator with this tile; extrema become what later phases read."""
         name = acc.name
         if acc.weighted:
-            return [f"f_{name}[r] = {factor or '1.0f'};"]
+            return [f"f_{name}[s] = {factor or '1.0f'};"]
         if acc.op == "sum":
             old = f"{name}[s]" if factor is None else f"{name}[s] * {factor}"
             return [f"const float {name}_new = {old} + reduce_sum({name}_v);"]

@@ -209,8 +209,8 @@ class StageText:
         )
 
     def _tile_buffers(self) -> list[str]:
-        lines = [f"alignas(64) float s_{t.name}[MR * KB];" for t in self._plan.dots]
-        lines += [f"alignas(64) float w_{a.name}[MR * KB], f_{a.name}[MR];" for a in self._weighted()]
+        lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in self._plan.dots]
+        lines += [f"alignas(64) float w_{a.name}[ROWS * KB], f_{a.name}[ROWS];" for a in self._weighted()]
         sizes = self._packed_sizes()
         lines += [f"alignas(64) float own{n}[{size}];" for n, size in enumerate(sizes)]
         own = ", ".join(f"own{n}" for n in range(len(sizes)))
@@ -272,7 +272,10 @@ class StageText:
         ]
 
     def _tile(self, sweep: Sweep, *, partial: bool) -> list[str]:
-        """One key tile: what columns have in common, then a few queries at a time."""
+        """One key tile: inner products of all queries, what is made of them, then sums.
+
+        So the packed keys stay in the first cache for all queries, and then the values.
+        """
         emitter = self._emitter
         emitter.restart("key")
         for acc in sweep.accumulators:
@@ -283,27 +286,24 @@ class StageText:
         reads = "jv[t]" in "".join(body) or "cv[t]" in "".join(body)
         columns_lines = self._columns(key, partial=partial) if partial or key.lines or reads else []
         dots = [
-            f"inner_products<R, {t.dim}>(left_{t.left} + first * {t.dim}, packed[{self._right(t.right)}], s_{t.name});"
+            f"inner_products<MR, {t.dim}>(left_{t.left} + first * {t.dim}, packed[{self._right(t.right)}], "
+            f"s_{t.name} + first * KB);"
             for t in self._plan.dots
             if self._reads(sweep, t.name)
         ]
         sums = [
-            f"weighted_sum<R, {padded_text(a.dim)}>(w_{a.name}, packed[{len(self._rights())}], f_{a.name}, "
-            f"{a.name} + first * {padded_text(a.dim)});"
+            f"weighted_sum<MR, {padded_text(a.dim)}>(w_{a.name} + first * KB, packed[{len(self._rights())}], "
+            f"f_{a.name} + first, {a.name} + first * {padded_text(a.dim)});"
             for a in sweep.accumulators if a.weighted
         ]  # fmt: skip
+        groups = "for (int first = 0; first < used; first += MR) "
         return [
             *columns_lines,
-            "auto group = [&](int first) {",
-            "  constexpr int R = MR;",
-            *indented(dots, 2),
-            "  for (int r = 0; r < R; r++) {",
-            "    const int s = first + r;",
-            *indented(body, 4),
-            "  }",
-            *indented(sums, 2),
-            "};",
-            "for (int first = 0; first < used; first += MR) group(first);",
+            *(groups + line for line in dots),
+            "for (int s = 0; s < used; s++) {",
+            *indented(body, 2),
+            "}",
+            *(groups + line for line in sums),
         ]
 
     def _columns(self, key: Lines, *, partial: bool) -> list[str]:

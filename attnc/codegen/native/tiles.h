@@ -5,7 +5,7 @@ template <int R, int D> INLINE void inner_products(const float* left, const floa
   for (int block = 0; block < KB / NR; block++, keys += D * NR, s += NR) {
     vf sum[R][NV];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = vf{};
-    for (int d = 0; d < D; d++) {
+    _Pragma("GCC unroll 4") for (int d = 0; d < D; d++) {
       vf k[NV];
       UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
       UNROLL for (int r = 0; r < R; r++) {
@@ -20,7 +20,7 @@ template <int R, int D> INLINE void inner_products(const float* left, const floa
 template <int R, int DV, int N> INLINE void weighted_columns(const float* w, const float* values, const float* factor, float* o) {
   vf sum[R][N];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = ld(o + r * DV + n * V) * factor[r];
-  for (int j = 0; j < KB; j++) {
+  _Pragma("GCC unroll 4") for (int j = 0; j < KB; j++) {
     vf v[N];
     UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + j * DV + n * V);
     UNROLL for (int r = 0; r < R; r++) {

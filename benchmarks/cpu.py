@@ -1,0 +1,152 @@
+"""The C++ back end beside torch's attention and compiled FlexAttention, on this machine.
+
+    python benchmarks/cpu.py [--rounds R] [--longest N] [--json FILE] [--flex]
+
+Peers are called in turn within each round; the ratio is the median over the rounds of peer over attnc, so what slows
+the machine down slows both. GFLOP/s count the pairs that the mask keeps (4 D each). B = 1, H = 4, as many threads as
+torch has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attnc
+
+HEADS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: milliseconds, useful GFLOP/s, and how many times longer each peer takes."""
+
+    case: str
+    dtype: str
+    dim: int
+    tokens: int
+    ms: float
+    gflops: float
+    sdpa: float | None
+    flex: float | None
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compared(
+    mine: Callable[[], Any], peers: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[float, dict[str, float]]:
+    """Median seconds, and the median ratio of each peer."""
+    for function in (mine, *peers.values()):
+        function()
+    own: list[float] = []
+    ratios: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        spent = min(timed(mine) for _ in range(2))
+        own.append(spent)
+        for name, peer in peers.items():
+            ratios[name].append(min(timed(peer) for _ in range(2)) / spent)
+    return statistics.median(own), {name: statistics.median(found) for name, found in ratios.items()}
+
+
+def kept(mask: Callable[[Any, Any], Any] | None, n: int) -> int:
+    """Pairs that a mask of positions keeps."""
+    if mask is None:
+        return n * n
+    j = torch.arange(n)
+    return sum(int(mask(torch.arange(i, min(i + 256, n))[:, None], j).sum()) for i in range(0, n, 256))
+
+
+def flex_call(mask: Callable[[Any, Any], Any] | None, n: int, q: torch.Tensor) -> Callable[[], Any]:
+    """Compiled FlexAttention with a block mask that was built before."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    compiled = torch.compile(flex_attention)
+    block = None if mask is None else create_block_mask(lambda _b, _h, i, j: mask(i, j), None, None, n, n, device="cpu")
+    return lambda: compiled(q, q, q, block_mask=block)
+
+
+def cases(n: int) -> dict[str, tuple[attnc.Op, Callable[[Any, Any], Any] | None, bool | None, dict[str, Any]]]:
+    """Per name the op, its mask on positions, whether torch's attention has it (causal or not), and tensors."""
+    lengths = torch.full((-(-n // 1000),), 1000)
+    document = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[:n]
+    window = {size: attnc.compile("std:sliding_window", params={"size": size}, backend="cpp") for size in (256, 1024)}
+    return {
+        "full": (attnc.compile("std:full", backend="cpp"), None, False, {}),
+        "causal": (attnc.compile("std:causal", backend="cpp"), lambda i, j: j <= i, True, {}),
+        "window 1024": (window[1024], lambda i, j: (j <= i) & (i - j < 1024), None, {}),
+        "window 256": (window[256], lambda i, j: (j <= i) & (i - j < 256), None, {}),
+        "documents": (attnc.compile("std:document", backend="cpp"), lambda i, j: document[i] == document[j], None,
+                      {"seg": document[None]}),
+    }  # fmt: skip
+
+
+def measure(name: str, dtype: torch.dtype, dim: int, n: int, rounds: int, *, flex: bool) -> Row:
+    """One case."""
+    op, mask, causal, tensors = cases(n)[name]
+    q = torch.randn(1, HEADS, n, dim).to(dtype)
+    peers: dict[str, Callable[[], Any]] = {}
+    if causal is not None:
+        peers["sdpa"] = lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=causal)
+    if flex:
+        peers["flex"] = flex_call(mask, n, q)
+    with torch.no_grad():
+        seconds, ratios = compared(lambda: op(q, q, q, **tensors), peers, rounds)
+    gflops = 4e-9 * HEADS * kept(mask, n) * dim / seconds
+    kind = str(dtype).removeprefix("torch.")
+    return Row(name, kind, dim, n, 1e3 * seconds, gflops, ratios.get("sdpa"), ratios.get("flex"))
+
+
+def means(rows: list[Row]) -> list[str]:
+    """Geometric means over the lengths."""
+    lines: list[str] = []
+    for key in dict.fromkeys((row.case, row.dtype, row.dim) for row in rows):
+        own = [row for row in rows if (row.case, row.dtype, row.dim) == key]
+        texts = [f"{statistics.geometric_mean([row.gflops for row in own]):.0f} GFLOP/s"]
+        for peer in ("sdpa", "flex"):
+            found = [value for row in own if (value := getattr(row, peer)) is not None]
+            texts += [f"{statistics.geometric_mean(found):.2f}x {peer}"] if found else []
+        lines.append(f"{key[0]:<12} {key[1]:<9} D {key[2]:<4} {'   '.join(texts)}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--longest", type=int, default=8192)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--flex", action="store_true", help="measure FlexAttention, too; it compiles for minutes")
+    options = parser.parse_args()
+    lengths = [n for n in (1024, 2048, 4096, 8192, 16384) if n <= options.longest]
+    kinds = [("full", torch.float32, 64), ("causal", torch.float32, 64), ("full", torch.float32, 128),
+             ("causal", torch.float32, 128), ("full", torch.bfloat16, 64), ("causal", torch.bfloat16, 64),
+             ("window 1024", torch.float32, 64), ("window 256", torch.float32, 64),
+             ("documents", torch.float32, 64)]  # fmt: skip
+    rows: list[Row] = []
+    for name, dtype, dim in kinds:
+        for n in lengths:
+            rows.append(measure(name, dtype, dim, n, options.rounds, flex=options.flex and dim == 64))
+            row = rows[-1]
+            ratios = "  ".join(f"{x:.2f}x {p}" for p, x in (("sdpa", row.sdpa), ("flex", row.flex)) if x is not None)
+            line = f"{row.case:<12}{row.dtype:<9} D {row.dim:<4} N {n:<6}{row.ms:9.2f} ms {row.gflops:6.0f} GFLOP/s"
+            print(line, ratios, sep="  ", flush=True)
+    print("\nGeometric means over N:", *means(rows), sep="\n")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
