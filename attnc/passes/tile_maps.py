@@ -74,11 +74,14 @@ class _Axis:
     axis: TileAxis
     extent: int
     kept: tuple[Any, ...]
+    _known: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     _blocks: dict[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict[tuple[int, int], tuple[Any, ...]])
 
     def live(self, rows: int, keys: int) -> int:
         """Tiles of this size that are visited, over all classes. Sizes are powers of two."""
-        return sum(int(blocks.sum()) for blocks in self._blocked(rows, keys))
+        if (rows, keys) not in self._known:
+            self._known[rows, keys] = sum(int(blocks.sum()) for blocks in self._blocked(rows, keys))
+        return self._known[rows, keys]
 
     def _blocked(self, rows: int, keys: int) -> tuple[Any, ...]:
         """Whether anything is kept in each tile, class by class: of two tiles half as long each."""

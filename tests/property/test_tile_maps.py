@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 import attnc
 from attnc.compiler import compile_module
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import Part, PlanOptions, Tile, Visit
+from attnc.ir.plan import KernelPlan, Part, PlanOptions, Tile, Visit
 from attnc.passes.pipeline import make_plan
-from attnc.passes.tile_tables import axis_table, boxes, kept_pairs, visited_pairs
+from attnc.passes.tile_tables import axis_table, boxes, kept_pairs, values_of, visited_pairs
 from attnc.reference import reference
 
 SIZES = st.sampled_from([16, 32])
@@ -80,9 +80,14 @@ def dense(module: AttentionModule, n: int) -> NDArray[np.bool_]:
     return (out[0, 0] > 0).numpy()
 
 
+def plan_of(module: AttentionModule, rows: int, keys: int) -> KernelPlan:
+    """The plan of aligned calls."""
+    return make_plan(module, PlanOptions(16, 16, 4, Tile(rows, keys), aligned=True))
+
+
 def part_of(module: AttentionModule, rows: int, keys: int) -> Part:
-    """The part of an aligned call."""
-    return make_plan(module, PlanOptions(16, 16, 4, Tile(rows, keys), aligned=True)).parts[0]
+    """Its first part."""
+    return plan_of(module, rows, keys).parts[0]
 
 
 @given(sources(), SIZES, SIZES, st.integers(1, 70))
@@ -91,24 +96,34 @@ def test_visits_cover_the_mask_and_full_tiles_are_full(
 ) -> None:
     text, params = source
     module = compile_module("std:neighborhood_2d" if text is None else None, source=text, params=dict(params))
-    part = part_of(module, rows, keys)
-    if not part.axes:
-        return
+    plan = plan_of(module, rows, keys)
     n = length(module, free)
+    x = np.arange(n)
+    names = {"N": n, "M": n, "k_offset": 0, "q_offset": 0, "i": x[:, None], "r": x[:, None], "j": x, "c": x}
+    kept = [np.broadcast_to(values_of(plan.mask_of(part), names), (n, n)).astype(int) for part in plan.parts]
+    np.testing.assert_array_equal(sum(kept), dense(module, n).astype(int))  # together the mask, no pair twice
+    for part, mask in zip(plan.parts, kept, strict=True):
+        if part.axes:
+            check_boxes(part, mask.astype(bool), keys)
+
+
+def check_boxes(part: Part, kept: NDArray[np.bool_], keys: int) -> None:
+    """Every query has one tile, every kept pair is visited once, full tiles are full."""
+    n = len(kept)
     names = {"N": n, "M": n, "k_offset": 0, "q_offset": 0}
     tables = [axis_table(axis, names) for axis in part.axes]
     split = part.visits[0].kind == "full"
-    kept, covered, seen = dense(module, n), np.zeros((n, n), bool), []
+    covered, seen = np.zeros((n, n), bool), []
     for box in boxes(part.axes, tables, names):
         seen += box.rows.tolist()
         for columns, full in box.keys:
             here = np.ix_(box.rows, columns)
-            assert not covered[here].any()  # no pair is visited twice
+            assert not covered[here].any()
             covered[here] = True
             if split:
                 assert full == (kept[here].all() and len(columns) == keys) or not part.exact
                 assert not full or kept[here].all()
-    assert sorted(seen) == list(range(n))  # every query has one tile
+    assert sorted(seen) == list(range(n))
     assert not (kept & ~covered).any()
 
 
