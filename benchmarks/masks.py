@@ -1,10 +1,13 @@
 """What planning a mask costs and how much of what is visited the mask keeps.
 
-    python benchmarks/masks.py [--json FILE] [--flex N]
+    python benchmarks/masks.py [--json FILE] [--flex N] [--pack]
 
-Prints, for masks of the standard library: milliseconds and megabytes of planning (tables of the tile map included),
-visited tiles, and the visited area over the kept one. `--flex` measures FlexAttention's create_block_mask for the masks
-on positions at that size, beside.
+Prints, for masks of the standard library: milliseconds and megabytes of planning (tables of the tile maps included),
+parts, visited tiles, and the visited area over the kept one. Then, for a pack of documents, how long a call takes to
+list its tiles, beside the attention itself on the torch back end: estimated from a few documents, or measured with
+`--pack` (two minutes). `--flex` measures FlexAttention's create_block_mask for the masks on positions at that size,
+beside. That visited and partial tiles are the right ones is not shown here: tests/property compares them with brute
+force.
 """
 
 from __future__ import annotations
@@ -14,64 +17,98 @@ import json
 import statistics
 import time
 import tracemalloc
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+import attnc
+from attnc.calls import RawCall, check_call
+from attnc.codegen.launch import CallInputs
 from attnc.compiler import compile_module
+from attnc.explain import explain
 from attnc.ir.dependence import is_aligned
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import KernelPlan, Part, PlanOptions, TileAxis
+from attnc.ir.plan import KernelPlan, Part, PlanOptions, Tile, TileAxis
 from attnc.passes.pipeline import make_plan
-from attnc.passes.tile_tables import (
-    AxisTable,
-    axis_extent,
-    axis_table,
-    class_count,
-    coordinates,
-    count_of_ranges,
-    values_of,
-)
+from attnc.passes.tile_lists import TileList
+from attnc.passes.tile_tables import axis_extent, axis_table, class_count, coordinates, count_of_ranges, values_of
+from attnc.tile_lists import list_tiles
 
 MILLION = 1_000_000
 VIDEO = {"frames": 30, "height": 48, "width": 80, "window_t": 18, "window_y": 24, "window_x": 24}
 IMAGE = {"height": 256, "width": 256, "window_y": 80, "window_x": 80, "stride_y": 16, "stride_x": 16}
-#: Spec, static parameters, tokens (None: those of its grid), most visited area over kept area.
-CASES: tuple[tuple[str, dict[str, Any], int | None, float | None], ...] = (
-    ("causal", {}, MILLION, None),
-    ("sliding_window", {"size": 4096}, MILLION, None),
-    ("streaming", {"sink": 4, "window": 4096}, MILLION, None),
-    ("dilated_window", {"size": 8192, "dilation": 4}, 32768, 1.15),
-    ("dilated_window", {"size": 8192, "dilation": 4}, MILLION, None),
-    ("neighborhood_1d", {"length": MILLION, "window": 1023}, MILLION, None),
-    ("power", {"window": 4096}, MILLION, None),
-    ("power_block", {}, MILLION, None),
-    ("strided", {"stride": 128}, MILLION, None),
-    ("radial", {"frames": 30, "per_frame": 3840}, 115_200, None),
-    ("neighborhood_3d", {**VIDEO, "stride_t": 16, "stride_y": 8, "stride_x": 8}, None, 1.0),
-    ("neighborhood_3d", VIDEO, None, 1.75),
-    ("neighborhood_2d", IMAGE, None, 1.0),
-    ("maxvit_grid", {"height": 64, "width": 64, "size": 16}, None, 1.15),
-)
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
+class Case:
+    """A spec of the standard library. `tokens` None: those of its grid; `most`: the goal of visited over kept area."""
+
+    spec: str
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    tokens: int | None = None
+    most: float | None = None
+    tile: Tile | None = None
+
+
+CASES = (
+    Case("causal", {}, MILLION),
+    Case("sliding_window", {"size": 4096}, MILLION),
+    Case("streaming", {"sink": 4, "window": 4096}, MILLION),
+    Case("dilated_window", {"size": 8192, "dilation": 4}, 32768, 1.15),
+    Case("dilated_window", {"size": 8192, "dilation": 4}, MILLION),
+    Case("neighborhood_1d", {"length": MILLION, "window": 1023}),
+    Case("neighborhood_1d", {"length": MILLION, "window": 4095}),
+    Case("power", {"window": 4096}, MILLION),
+    Case("power_block", {}, MILLION),
+    Case("block_rank", {"block": 8192, "blocks": 16}, 131_072),
+    Case("moa", {}, MILLION),
+    Case("strided", {"stride": 128}, MILLION),
+    Case("strided", {"stride": 128, "merged": True}, 16384, 1.55, Tile(64, 64)),
+    Case("radial", {"frames": 30, "per_frame": 3840}, 115_200),
+    Case("neighborhood_3d", {**VIDEO, "stride_t": 16, "stride_y": 8, "stride_x": 8}, most=1.0),
+    Case("neighborhood_3d", VIDEO, most=1.75),
+    Case("neighborhood_3d_text", VIDEO, most=1.75),
+    Case("neighborhood_2d", IMAGE, most=1.0),
+    Case("maxvit_grid", {"height": 64, "width": 64, "size": 16}, most=1.15),
+)
+
+
+@dataclass(frozen=True)
 class Row:
-    """One line of the table. Times in milliseconds, memory in megabytes."""
+    """One line of the table. Times in milliseconds, memory in megabytes; tiles None where data decides."""
 
     spec: str
     tokens: int
     plan_ms: float
     plan_mb: float
+    parts: int
     tiles: int
-    visited_tiles: int
+    visited_tiles: int | None
     visited_over_kept: float | None
     most: float | None
     why: str
+
+
+def measure(case: Case) -> Row:
+    """One case."""
+    module = compile_module(f"std:{case.spec}", params=case.params)
+    n = tokens_of(module, case.tokens)
+    plan_ms = 1e3 * median_time(lambda: planned(module, n, case.tile))
+    tracemalloc.start()
+    plan = planned(module, n, case.tile)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    total = sum(-(-n // part.tile.rows) * -(-n // part.tile.keys) for part in plan.parts[:1])
+    visited = None if depends_on_data(plan, n) else sum(visited_tiles(part, n) for part in plan.parts)
+    ratio = visited_over_kept(plan, n) if case.most is not None else None
+    why = "; and ".join(part.why for part in plan.parts)
+    return Row(case.spec, n, plan_ms, peak / 1e6, len(plan.parts), total, visited, ratio, case.most, why)
 
 
 def tokens_of(module: AttentionModule, tokens: int | None) -> int:
@@ -82,10 +119,23 @@ def tokens_of(module: AttentionModule, tokens: int | None) -> int:
     return prod(int(extent.value) for extent in module.grid_q.extents)
 
 
-def planned(module: AttentionModule, n: int) -> tuple[KernelPlan, tuple[AxisTable, ...]]:
-    """The plan of a prefill call of n tokens, and the tables of its axes."""
-    plan = make_plan(module, PlanOptions(64, 64, aligned=is_aligned(module, n, n)))
-    return plan, tuple(axis_table(axis, sizes(n)) for axis in plan.parts[0].axes)
+def median_time(work: Callable[[], object]) -> float:
+    """Seconds of one of several rounds."""
+    times: list[float] = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def planned(module: AttentionModule, n: int, tile: Tile | None) -> KernelPlan:
+    """The plan of a prefill call of n tokens; the tables of its axes are made, too."""
+    plan = make_plan(module, PlanOptions(64, 64, 2, tile, aligned=is_aligned(module, n, n)))
+    for part in plan.parts:
+        for axis in part.axes:
+            axis_table(axis, sizes(n))
+    return plan
 
 
 def sizes(n: int) -> dict[str, int]:
@@ -93,40 +143,30 @@ def sizes(n: int) -> dict[str, int]:
     return {"N": n, "M": n, "q_offset": 0, "k_offset": 0}
 
 
-def visited_tiles(part: Part, tables: tuple[AxisTable, ...], n: int) -> int:
+def depends_on_data(plan: KernelPlan, n: int) -> bool:
+    """Whether visits read tensors or dynamic parameters of the call."""
+    return explain(plan, n, n, "cuda:90").tiles.why_unknown is not None
+
+
+def visited_tiles(part: Part, n: int) -> int:
     """Tiles that are visited: the product over the axes; or what closed forms say."""
     if part.axes:
-        return prod(int(table.live.sum()) for table in tables)
+        return prod(int(axis_table(axis, sizes(n)).live.sum()) for axis in part.axes)
     return count_of_ranges(part.visits, part.tile, n)
 
 
-def measure(spec: str, params: dict[str, Any], tokens: int | None, most: float | None) -> Row:
-    """One case."""
-    module = compile_module(f"std:{spec}", params=params)
-    n = tokens_of(module, tokens)
-    times: list[float] = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        plan, tables = planned(module, n)
-        times.append(time.perf_counter() - start)
-    tracemalloc.start()
-    planned(module, n)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+def visited_over_kept(plan: KernelPlan, n: int) -> float:
+    """The visited area over the kept one."""
+    if len(plan.parts) > 1:
+        ratio = explain(plan, n, n, "cuda:90").visited_over_kept
+        assert ratio is not None
+        return ratio
     part = plan.parts[0]
-    total = -(-n // part.tile.rows) * -(-n // part.tile.keys)
-    visited = visited_tiles(part, tables, n)
-    ratio = visited * part.tile.rows * part.tile.keys / kept(part, n) if most is not None else None
-    return Row(spec, n, 1e3 * statistics.median(times), peak / 1e6, total, visited, ratio, most, part.why)
-
-
-def kept(part: Part, n: int) -> int:
-    """Pairs that the mask keeps: the product over the axes, class by class and a few rows at a time."""
-    return prod(kept_on(axis, n) for axis in part.axes)
+    return visited_tiles(part, n) * part.tile.rows * part.tile.keys / prod(kept_on(axis, n) for axis in part.axes)
 
 
 def kept_on(axis: TileAxis, n: int) -> int:
-    """Kept pairs of coordinates of one axis."""
+    """Kept pairs of coordinates of one axis, class by class and a few rows at a time."""
     extent, total = axis_extent(axis, sizes(n)), 0
     for cls in range(class_count(axis, extent)):
         x = coordinates(axis, extent, cls, np.arange(extent))
@@ -135,6 +175,87 @@ def kept_on(axis: TileAxis, n: int) -> int:
             relation = np.asarray(values_of(axis.relation, {**sizes(n), "i": rows, "j": x[None, :]}), bool)
             total += int(np.broadcast_to(relation, (len(rows), len(x))).sum())
     return total
+
+
+# -- a pack of documents ---------------------------------------------------------------------------------------------
+
+PACK = "attention documents(seg: int[B, M]) {\n  mask seg[b, i] == seg[b, j] and j <= i\n}"
+PACKED_TOKENS, SHORTEST, LONGEST, HEAD_DIM = 800_000, 200, 1800, 64
+#: Tokens of the documents from which the time of the whole pack is estimated.
+SLICE = 16_000
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Listing the tiles of a pack, in milliseconds, beside its attention, in seconds (of one head, forward)."""
+
+    documents: int
+    tokens: int
+    list_ms: float
+    list_mb: float
+    visited_tiles: int
+    full_tiles: int
+    tiles: int
+    visited_over_kept: float
+    attention_s: float
+    measured: bool
+
+
+def measure_pack(*, whole: bool) -> Pack:
+    """Documents of random length; the attention estimated from some of them, or measured on all."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(SHORTEST, LONGEST + 1, (2 * PACKED_TOKENS // SHORTEST,), generator=generator)
+    lengths = lengths[: int((lengths.cumsum(0) < PACKED_TOKENS).sum()) + 1]
+    seg = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[None, :PACKED_TOKENS].to(torch.int32)
+    plan, call = pack_call(seg)
+    found = listed(plan, call)
+    list_ms = 1e3 * median_time(lambda: listed(plan, call))
+    part = attention_seconds(seg if whole else seg[:, :SLICE])
+    share = 1.0 if whole else int(found.live.sum()) / int(listed(*pack_call(seg[:, :SLICE])).live.sum())
+    tile = plan.parts[0].tile
+    ends = torch.bincount(seg[0].long())
+    pairs = int((ends * (ends + 1) // 2).sum())
+    visited = int(found.live.sum())
+    return Pack(
+        documents=len(lengths),
+        tokens=PACKED_TOKENS,
+        list_ms=list_ms,
+        list_mb=found.packed().nbytes / 1e6,
+        visited_tiles=visited,
+        full_tiles=int(found.full.sum()),
+        tiles=-(-PACKED_TOKENS // tile.rows) * -(-PACKED_TOKENS // tile.keys),
+        visited_over_kept=visited * tile.rows * tile.keys / pairs,
+        attention_s=part * share,
+        measured=whole,
+    )
+
+
+def pack_call(seg: torch.Tensor) -> tuple[KernelPlan, CallInputs]:
+    """The plan of calls that list, and a checked call."""
+    module = compile_module(None, source=PACK, params={})
+    plan = make_plan(module, PlanOptions(HEAD_DIM, HEAD_DIM, 4, listed=True))
+    q = torch.zeros(1, 1, 1, HEAD_DIM).expand(1, 1, seg.shape[1], HEAD_DIM)
+    return plan, check_call(module, RawCall(q, q, q, 0, 0, None, None, False, "basic", {"seg": seg}))
+
+
+def listed(plan: KernelPlan, call: CallInputs) -> TileList:
+    """The list of a call's tiles."""
+    found = list_tiles(plan, plan.parts[0], call)
+    assert found is not None
+    return found
+
+
+def attention_seconds(seg: torch.Tensor) -> float:
+    """One call of the torch back end, after a short one."""
+    op = attnc.compile(source=PACK, backend="torch")
+    q, k, v = (torch.randn(1, 1, seg.shape[1], HEAD_DIM) for _ in range(3))
+    op(q[:, :, :128], k[:, :, :128], v[:, :, :128], seg=seg[:, :128])
+    start = time.perf_counter()
+    op(q, k, v, seg=seg)
+    return time.perf_counter() - start
+
+
+# -- FlexAttention ---------------------------------------------------------------------------------------------------
 
 
 def flex_times(n: int) -> dict[str, float]:
@@ -155,23 +276,52 @@ def flex_times(n: int) -> dict[str, float]:
     return found
 
 
+def print_rows(rows: list[Row]) -> None:
+    """The table of masks."""
+    print(
+        f"{'spec':<21}{'tokens':>9}{'plan ms':>9}{'MB':>7}{'parts':>6}{'visited tiles':>15}{'of':>13}{'area':>7} goal"
+    )
+    for row in rows:
+        ratio = "" if row.visited_over_kept is None else f"{row.visited_over_kept:.2f}"
+        allowed = "" if row.most is None else f"{row.most:.2f}"
+        visited = "by data" if row.visited_tiles is None else str(row.visited_tiles)
+        print(f"{row.spec:<21}{row.tokens:>9}{row.plan_ms:>9.1f}{row.plan_mb:>7.1f}{row.parts:>6}{visited:>15}"
+              f"{row.tiles:>13}{ratio:>7} {allowed}")  # fmt: skip
+
+
+def print_pack(pack: Pack) -> None:
+    """The list of a pack beside its attention."""
+    print(f"\n{pack.tokens} tokens in {pack.documents} documents of {SHORTEST} to {LONGEST}, causal: "
+          f"listing {pack.visited_tiles} of {pack.tiles} tiles ({pack.full_tiles} full) takes {pack.list_ms:.0f} ms, "
+          f"{pack.list_mb:.1f} MB; area {pack.visited_over_kept:.2f}")  # fmt: skip
+    how = (
+        "measured"
+        if pack.measured
+        else f"estimated: the first {SLICE} tokens, times the visited tiles; --pack measures"
+    )
+    print(f"the attention of one head on the torch back end takes {pack.attention_s:.0f} s ({how})\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", type=Path, help="write the table there, too")
     parser.add_argument("--flex", type=int, metavar="N", help="measure create_block_mask for N tokens")
+    parser.add_argument("--pack", action="store_true", help="measure the attention of the whole pack of documents")
     options = parser.parse_args()
-    rows = [measure(*case) for case in CASES]
-    print(f"{'spec':<18}{'tokens':>9}{'plan ms':>10}{'MB':>7}{'visited tiles':>15}{'of':>14}{'area':>7}  allowed")
-    for row in rows:
-        ratio = "" if row.visited_over_kept is None else f"{row.visited_over_kept:.2f}"
-        allowed = "" if row.most is None else f"{row.most:.2f}"
-        print(f"{row.spec:<18}{row.tokens:>9}{row.plan_ms:>10.1f}{row.plan_mb:>7.1f}{row.visited_tiles:>15}"
-              f"{row.tiles:>14}{ratio:>7}  {allowed}")  # fmt: skip
+    rows = [measure(case) for case in CASES]
+    print_rows(rows)
+    pack = measure_pack(whole=options.pack)
+    print_pack(pack)
     flex = flex_times(options.flex) if options.flex else {}
     for name, spent in flex.items():
         print(f"create_block_mask {name:<16} N = {options.flex}: {spent:.0f} ms")
     if options.json:
-        data = {"rows": [asdict(row) for row in rows], "create_block_mask_ms": flex, "flex_tokens": options.flex}
+        data = {
+            "rows": [asdict(row) for row in rows],
+            "pack": asdict(pack),
+            "create_block_mask_ms": flex,
+            "flex_tokens": options.flex,
+        }
         options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
