@@ -113,7 +113,8 @@ class CppRunner:
             torch.get_num_threads(),
             parallel(),
         )
-        getattr(self._library, stage.name)(ctypes.byref(filled))
+        if getattr(self._library, stage.name)(ctypes.byref(filled)) != 0:
+            raise MemoryError(f"no memory to pack {len(work.cols) * KEYS} keys of one head in float32")
 
 
 def _arguments(

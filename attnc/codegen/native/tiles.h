@@ -113,7 +113,7 @@ struct Buffer {
   float* data = nullptr;
   size_t size = 0;
   float* get(size_t floats) {
-    if (floats > size) {
+    if (floats > size || !data) {
       free(data);
       data = (float*)aligned_alloc(64, (floats * 4 + 63) / 64 * 64);
       size = data ? floats : 0;
