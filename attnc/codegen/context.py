@@ -84,6 +84,19 @@ class KernelText:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryText:
+    """The exported function of a C++ stage: floats per key tile of its `count` packed operands, as a list.
+
+    `per_key`: 1 where keys are packed for each query head, else 0.
+    """
+
+    name: str
+    sizes: str
+    count: int
+    per_key: int
+
+
+@dataclass(frozen=True, slots=True)
 class KernelContext:
     """One emitted module."""
 

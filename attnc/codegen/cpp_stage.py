@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from attnc.codegen.context import Arg, Variant
+from attnc.codegen.context import Arg, EntryText, Variant
 from attnc.codegen.cpp_emitter import CppEmitter, Lines, Val
 from attnc.codegen.cpp_row import RowText
 from attnc.codegen.cpp_text import (
@@ -389,4 +389,4 @@ class StageText:
     def _entry(self) -> str:
         """The exported function: keys of a head packed where several units read them, units shared among threads."""
         sizes = self._packed_sizes()
-        return render_entry(self._name, ", ".join(sizes), len(sizes), int(self._query_heads))
+        return render_entry(EntryText(self._name, ", ".join(sizes), len(sizes), int(self._query_heads)))

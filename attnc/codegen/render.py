@@ -6,7 +6,7 @@ from functools import cache
 
 import jinja2
 
-from attnc.codegen.context import KernelContext
+from attnc.codegen.context import EntryText, KernelContext
 from attnc.codegen.provenance import plain
 
 
@@ -35,9 +35,6 @@ def render_module(context: KernelContext) -> str:
     return environment().get_template("triton_module.py.j2").render(module=context)
 
 
-def render_entry(name: str, sizes: str, count: int, per_key: int) -> str:
-    """The function of a C++ stage that runs all its units; `sizes` are floats per key tile of `count` operands.
-
-    `per_key`: 1 where keys are packed for each query head, else 0.
-    """
-    return environment().get_template("entry.cpp.j2").render(name=name, sizes=sizes, count=count, per_key=per_key)
+def render_entry(entry: EntryText) -> str:
+    """The function of a C++ stage that runs all its units."""
+    return environment().get_template("entry.cpp.j2").render(entry=entry)

@@ -65,7 +65,7 @@ def test_specs_are_the_standard_library_attn_files_and_directories(folder: Path)
 
 
 def test_option_values_are_completed(folder: Path) -> None:
-    assert completed("attnc verify std:causal --backend ") == ["torch", "interpret", "all"]
+    assert completed("attnc verify std:causal --backend ") == ["torch", "interpret", "cpp", "all"]
     assert completed("attnc compile std:causal --target=hip:gfx94") == ["hip:gfx942"]
     assert completed("attnc run std:sliding_window --param ") == ["size="]
     assert completed("attnc verify one.attn std:t5 --param ") == ["size=", "near=", "causal="]

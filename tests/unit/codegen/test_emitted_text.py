@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from attnc.codegen.context import KernelContext, KernelText, SweepText, Variant, VisitText
+from attnc.codegen.context import EntryText, KernelContext, KernelText, SweepText, Variant, VisitText
 from attnc.codegen.provenance import describe
 from attnc.codegen.render import environment, plain_line
 from attnc.codegen.triton_module import lower_triton
@@ -161,6 +161,7 @@ def read_by(template: str) -> dict[str, set[str]]:
 
 FIELDS = {
     "module": KernelContext,
+    "entry": EntryText,
     "kernel": KernelText,
     "sweep": SweepText,
     "visit": VisitText,
@@ -170,7 +171,7 @@ FIELDS = {
 @pytest.mark.parametrize("template", environment().list_templates())
 def test_templates_read_fields_that_exist(template: str) -> None:
     source = environment().loader.get_source(environment(), template)[0]  # type: ignore[union-attr]
-    assert jinja2.meta.find_undeclared_variables(environment().parse(source)) <= {"module", "kernel"}
+    assert jinja2.meta.find_undeclared_variables(environment().parse(source)) <= {"module", "kernel", "entry"}
     for name, attributes in read_by(template).items():
         if name in FIELDS:
             assert attributes <= {field.name for field in dataclasses.fields(FIELDS[name])}
