@@ -110,6 +110,33 @@ def measure(name: str, dtype: torch.dtype, dim: int, n: int, rounds: int, *, fle
     return Row(name, kind, dim, n, 1e3 * seconds, gflops, ratios.get("sdpa"), ratios.get("flex"))
 
 
+def overheads(n: int, rounds: int) -> dict[str, float]:
+    """Time over that of plain causal attention, for scores and normalizers that cost more."""
+    q = torch.randn(1, HEADS, n, 64)
+    causal = attnc.compile("std:causal", backend="cpp")
+    own: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        "alibi": ("alibi", {}, {"slope": torch.rand(HEADS)}),
+        "sink": ("softmax_sink", {"causal": True}, {"sink": torch.randn(HEADS)}),
+        "sigmoid": ("sigmoid", {"causal": True}, {}),
+        "softcap": ("softcap", {"causal": True}, {}),
+    }
+    found: dict[str, float] = {}
+    for name, (spec, params, tensors) in own.items():
+        op = attnc.compile(f"std:{spec}", params=params, backend="cpp")
+        with torch.no_grad():
+            plain: dict[str, Callable[[], Any]] = {"plain": lambda: causal(q, q, q)}
+            found[name] = 1 / compared(lambda op=op, given=tensors: op(q, q, q, **given), plain, rounds)[1]["plain"]
+    return found
+
+
+def decoding(rounds: int) -> float:
+    """One query row of eight heads that share 32k keys: bytes of K and V per second over those of a plain read."""
+    k, v, q = torch.randn(1, 1, 32768, 128), torch.randn(1, 1, 32768, 128), torch.randn(1, 8, 1, 128)
+    op = attnc.compile("std:full", backend="cpp")
+    with torch.no_grad():
+        return compared(lambda: op(q, k, v), {"read": lambda: (k.sum(), v.sum())}, rounds)[1]["read"]
+
+
 def means(rows: list[Row]) -> list[str]:
     """Geometric means over the lengths."""
     lines: list[str] = []
@@ -144,6 +171,9 @@ def main() -> None:
             line = f"{row.case:<12}{row.dtype:<9} D {row.dim:<4} N {n:<6}{row.ms:9.2f} ms {row.gflops:6.0f} GFLOP/s"
             print(line, ratios, sep="  ", flush=True)
     print("\nGeometric means over N:", *means(rows), sep="\n")
+    for name, ratio in overheads(4096, options.rounds).items():
+        print(f"{name:<12} takes {ratio:.2f} times as long as plain causal (N 4096)")
+    print(f"one query row of 8 heads over 32k keys: {decoding(options.rounds):.2f} of a plain read of K and V")
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 
