@@ -55,9 +55,9 @@ def compile(  # noqa: A001  # the public name; re.compile reads the same
 
     `attention` picks one of several by name; `params` are the static parameters; `tensors` are the static tensors of
     the spec, whose values are compiled in, and others, used by every call that does not give its own; `tile` overrides
-    the number of queries and keys per tile (16 to 512, powers of two; C++ has its own); `key_mask` names one more tensor
-    bool[B, M], and keys where it is false take no part: padding. Raises SpecError, whose `diagnostics` say what is
-    wrong where, and CallError for the other arguments.
+    the number of queries and keys per tile (16 to 512, powers of two; C++ has its own); `key_mask` names one tensor
+    more, bool[B, M], and keys where it is false take no part: padding. Raises SpecError, whose `diagnostics` say what
+    is wrong where, and CallError for the other arguments.
     """
     if backend not in _BACKENDS:
         refuse(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
