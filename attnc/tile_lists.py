@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ from torch import Tensor
 from attnc.codegen.launch import CallInputs
 from attnc.diagnostics import InternalError
 from attnc.eager import Env, evaluate
-from attnc.ir.build import call as call_node
 from attnc.ir.dependence import PAIR, pair_axes
-from attnc.ir.expr import Exists, Expr, Index, Lookup, Param, Size, Value, Var, int_const
+from attnc.ir.expand import cases_of
+from attnc.ir.expr import Exists, Expr, Index, Lookup, Param, Size, Value, Var
 from attnc.ir.fold import fold
 from attnc.ir.plan import KernelPlan, Listing, Part, Tile
-from attnc.ir.traverse import children, substitute, transform, walk
+from attnc.ir.traverse import children, transform, walk
 from attnc.ir.types import BOOL, INT
 from attnc.packing import int_list
 from attnc.passes.mask_intervals import Span
@@ -76,8 +75,7 @@ def _unrolled(mask: Expr) -> Expr:
         values = exists_values(node) if isinstance(node, Exists) else None
         if not isinstance(node, Exists) or values is None or not 0 < len(values) <= _TRIED:
             return node
-        cases = [fold(substitute(node.body, {Var(node.var): int_const(value)})) for value in values]
-        return reduce(lambda a, b: call_node("or", a, b, type=BOOL), cases)
+        return fold(cases_of(node, values))
 
     return transform(mask, written_out)
 

@@ -15,10 +15,10 @@ from attnc.codegen.code import TensorCode
 from attnc.codegen.expr_cpp import CPP
 from attnc.codegen.lookups import in_range
 from attnc.diagnostics import InternalError
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Ref, Size, Value, Var, int_const
+from attnc.ir.expand import cases_of, operand_kind, repeated_product
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Ref, Size, Value, int_const
 from attnc.ir.intervals import Interval, interval
-from attnc.ir.traverse import substitute
-from attnc.ir.types import BOOL, INT, VectorType
+from attnc.ir.types import BOOL, INT, REAL, VectorType
 
 Level = Literal["const", "row", "run", "key", "pair", "feature"]
 VECTORS = ("key", "pair", "feature")
@@ -147,7 +147,7 @@ class CppEmitter:
             case Call():
                 return self._call(expr)
             case Exists(low=Const(value=low), high=Const(value=high)):
-                return self._exists(expr, int(low), int(high))
+                return self.emit(cases_of(expr, range(int(low), int(high))))
             case _:
                 raise NoCppError(f"a {type(expr).__name__.lower()} inside a kernel")
 
@@ -156,13 +156,6 @@ class CppEmitter:
             raise NoCppError(f"{key.rpartition(':')[2]} outside an inner product")
         self.scalars_used.add(key)
         return self._leaves[key]
-
-    def _exists(self, expr: Exists, low: int, high: int) -> Val:
-        total: Expr = Const(False, BOOL)
-        for value in range(low, high):
-            case = substitute(expr.body, {Var(expr.var): int_const(value)})
-            total = case if total == Const(False, BOOL) else Call("or", (total, case), BOOL)
-        return self.emit(total)
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -179,7 +172,7 @@ class CppEmitter:
         level = join(arg.level for arg in args)
         kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
         compares = expr.fn in ("lt", "le", "gt", "ge", "eq", "ne")
-        operand = _operand_kind(expr, kind)
+        operand = operand_kind(expr, kind)
         wide = operand == "int" and level in VECTORS and self._needs_wide(expr, args)
         if expr.fn == "real":
             return Val(f"real({self.at(args[0], level, wide=args[0].wide)})", level, "real")
@@ -221,8 +214,8 @@ class CppEmitter:
         if power == 0:
             return Val("1" if kind == INT else "1.0f", "const", "int" if kind == INT else "real")
         if float(power).is_integer() and abs(power) <= _MAX_SQUARINGS:
-            product = _repeated(base, int(abs(power)), kind)
-            return self.emit(Call("div", (Const(1.0, expr.type), product), kind) if power < 0 else product)  # type: ignore[arg-type]
+            product = repeated_product(base, int(abs(power)), kind)
+            return self.emit(Call("div", (Const(1.0, REAL), product), kind) if power < 0 else product)
         if power == 0.5:
             return self.emit(Call("sqrt", (base,), kind))
         return self._elementwise(expr, [self.emit(arg) for arg in expr.args])
@@ -291,19 +284,3 @@ def literal(value: float, kind: str) -> str:
     if number in (float("inf"), float("-inf")):
         return "INFINITY" if number > 0 else "(-INFINITY)"
     return f"{number!r}f" if "e" in repr(number) or "." in repr(number) else f"{number!r}.0f"
-
-
-def _operand_kind(expr: Call, kind: str) -> str:
-    """The kind that operands are converted to."""
-    if expr.fn in ("lt", "le", "gt", "ge", "eq", "ne"):
-        return "int" if all(arg.type == INT for arg in expr.args) else "real"
-    return "real" if expr.fn in ("int", "floor") else kind
-
-
-def _repeated(base: Expr, power: int, kind: object) -> Expr:
-    """base ^ power by squaring."""
-    if power == 1:
-        return base
-    half = _repeated(base, power // 2, kind)
-    square = Call("mul", (half, half), kind)  # type: ignore[arg-type]
-    return square if power % 2 == 0 else Call("mul", (square, base), kind)  # type: ignore[arg-type]

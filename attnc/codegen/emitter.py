@@ -15,9 +15,10 @@ from attnc.codegen.lookups import emit_load
 from attnc.codegen.tidy import is_atom
 from attnc.codegen.vectors import emit_feature_reduction, emit_vector
 from attnc.diagnostics import InternalError
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Reduce, Ref, Size, Value, Var, int_const
+from attnc.ir.expand import cases_of, operand_kind, repeated_product
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.intervals import Interval, interval
-from attnc.ir.traverse import children, substitute
+from attnc.ir.traverse import children
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 
 #: Powers up to this are products; beyond, exponentials of logarithms.
@@ -166,7 +167,7 @@ class Emitter:
     def _elementwise(self, expr: Call, args: list[Code]) -> Code:
         target = union(arg.axes for arg in args)
         kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
-        operand = _operand_kind(expr, kind)
+        operand = operand_kind(expr, kind)
         wide = operand == "int" and (self._wide or any(arg.wide for arg in args) or not self._fits(expr))
         texts = [self.broadcast(self._converted(arg, operand, wide=wide), target) for arg in args]
         if expr.fn == "real":
@@ -206,7 +207,7 @@ class Emitter:
         if power == 0:
             return Code("1" if expr.type == INT else "1.0", kind="int" if expr.type == INT else "real")
         if float(power).is_integer() and abs(power) <= _MAX_SQUARINGS:
-            product = _repeated(base, int(abs(power)), kind)
+            product = repeated_product(base, int(abs(power)), kind)
             if power < 0:
                 product = Call("div", (Const(1.0, REAL), product), kind, expr.span)
             return self.emit(product, feature)
@@ -223,11 +224,7 @@ class Emitter:
     def _exists(self, expr: Exists) -> Code:
         if not (isinstance(expr.low, Const) and isinstance(expr.high, Const)):
             raise InternalError("`exists` over a range that is not static")
-        total: Expr = Const(False, BOOL)
-        for value in range(int(expr.low.value), int(expr.high.value)):
-            part = substitute(expr.body, {Var(expr.var): int_const(value)})
-            total = part if total == Const(False, BOOL) else Call("or", (total, part), BOOL)
-        return self.emit(total)
+        return self.emit(cases_of(expr, range(int(expr.low.value), int(expr.high.value))))
 
     def _feature_reduction(self, expr: Reduce) -> Code:
         return emit_feature_reduction(self, expr)
@@ -262,25 +259,6 @@ class Emitter:
 
 def _feature_of(arg: Expr, feature: Feature | None) -> Feature | None:
     return feature if isinstance(arg.type, VectorType) else None
-
-
-def _operand_kind(expr: Call, kind: str) -> str:
-    """The kind that operands are converted to: comparisons and selects look at their operands."""
-    if expr.fn in ("lt", "le", "gt", "ge", "eq", "ne"):
-        kinds = [arg.type for arg in expr.args]
-        return "int" if all(arg == INT for arg in kinds) else "real"
-    if expr.fn in ("int", "floor"):
-        return "real"
-    return kind
-
-
-def _repeated(base: Expr, power: int, kind: object) -> Expr:
-    """base ^ power by squaring: equal factors are written once."""
-    if power == 1:
-        return base
-    half = _repeated(base, power // 2, kind)
-    square = Call("mul", (half, half), kind)  # type: ignore[arg-type]
-    return square if power % 2 == 0 else Call("mul", (square, base), kind)  # type: ignore[arg-type]
 
 
 def _literal(value: float, kind: str) -> Code:

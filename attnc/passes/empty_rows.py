@@ -28,6 +28,15 @@ Number = bool | int | float
 MAX_KEYS = 1 << 20
 MAX_OPERATIONS = 20_000
 _SIZES = ("B", "H", "Hk", "N", "M", "q_offset", "k_offset")
+_LEAVES: tuple[Size | Value, ...] = (
+    Size("B"),
+    Size("H"),
+    Size("Hk"),
+    Size("N"),
+    Size("M"),
+    Value("q_offset", INT),
+    Value("k_offset", INT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +88,6 @@ def _candidates(
 
 def _call(sizes: Mapping[str, int], params: Mapping[str, Number]) -> Expr:
     """The sizes of the call as assumptions."""
-    known: list[tuple[Expr, int]] = [
-        (Value(name, INT) if name.endswith("offset") else Size(name), sizes[name])  # type: ignore[arg-type]
-        for name in _SIZES
-    ]
+    known: list[tuple[Expr, int]] = [(leaf, sizes[leaf.name]) for leaf in _LEAVES]
     known += [(Param(name, INT), value) for name, value in params.items() if type(value) is int]
     return reduce(conj, (compare("eq", leaf, int_const(value)) for leaf, value in known), TRUE)

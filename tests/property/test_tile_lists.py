@@ -71,7 +71,10 @@ def calls(draw: st.DrawFn) -> Drawn:
     m = draw(st.sampled_from([n, n + 7, 1, 64]))
     offsets = draw(st.sampled_from([(0, 0), (0, 0), (3, 0), (5, 2)]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    random = lambda *shape: torch.randint(0, 4, shape, generator=generator)  # noqa: E731
+
+    def random(*shape: int) -> Tensor:
+        return torch.randint(0, 4, shape, generator=generator)
+
     tensors = {
         "seg": random(batch, n).sort(dim=1).values,
         "ids": random(batch, m).sort(dim=1).values,
