@@ -133,8 +133,10 @@ class Report:
         return f"{text}; {rows} no key" if self.kept.empty_rows else text
 
 
-def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, Any] | None = None) -> Report:
-    """The report of a plan for N = n, M = m, offsets 0 and `params` for dynamic parameters.
+def explain(
+    plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, Any] | None = None, *, with_facts: bool = False
+) -> Report:
+    """The report of a plan for N = n, M = m, offsets 0 and `params` for dynamic parameters; facts take a while.
 
     A plan that was made for aligned calls has to be asked for sizes of such a call. Raises CallError for a target whose
     rates are not in `TARGETS` and for sizes that no call has.
@@ -171,16 +173,25 @@ def explain(plan: KernelPlan, n: int, m: int, target: str, params: Mapping[str, 
         passes=tuple(_describe(acc) for acc in plan.accumulators),
         token_maps=tuple(f"{d.name} = {print_expr(d.expr)}" for d in plan.derived),
         plan_text=print_plan(plan),
+        facts=facts_of(plan, n, m, params) if with_facts else (),
     )
 
 
-def facts_of(module: AttentionModule, n: int, m: int, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The facts of a mask, one line each; of a condition on sizes, whether it holds for these and offsets 0."""
-    if count_nodes(module.mask) > MAX_FACT_NODES:
-        return ("not looked for: the mask is too long",)
-    found = find_facts(module, MAX_FACT_OPERATIONS)
+def facts_of(plan: KernelPlan, n: int, m: int, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The facts of a mask and of its tiles, one line each; of a condition, whether it holds for sizes and offsets 0."""
+    if count_nodes(plan.module.mask) > MAX_FACT_NODES:
+        return ("not looked for: the mask is too long", _first_tile(plan, n, m))
+    found = find_facts(plan.module, MAX_FACT_OPERATIONS)
     names = {**sizes_of(n, m), **(params or {})}
-    return (*(_fact_text(fact, names) for fact in found.listed()), found.distance())
+    return (*(_fact_text(fact, names) for fact in found.listed()), found.distance(), _first_tile(plan, n, m))
+
+
+def _first_tile(plan: KernelPlan, n: int, m: int) -> str:
+    """Whether the first visited tile leaves no row waiting for its first key."""
+    if not plan.parts[0].first_live:
+        return "first visited tile live in every row: unknown"
+    among = "holds for these sizes" if n <= m else "not known for these sizes"
+    return f"first visited tile live in every row that sees a key: {among} (when the queries are among the keys)"
 
 
 def _fact_text(fact: Fact, names: Mapping[str, Any]) -> str:

@@ -223,11 +223,18 @@ class Op:
         """The Triton or C++ text of the last call that ran one (before any: for 16-bit inputs, head dimension 64)."""
         return self._executor.source()
 
-    def explain(self, n: int | None = None, m: int | None = None, *, target: str = "cuda:90") -> Report:
-        """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given).
+    def explain(
+        self,
+        n: int | None = None,
+        m: int | None = None,
+        *,
+        target: str = "cuda:90",
+        params: Mapping[str, bool | int | float] | None = None,
+    ) -> Report:
+        """Tiles kept, operations, bytes and passes for N = n queries and M = m keys (n when not given), and facts.
 
-        Without n: of the points of the grid, else of 4096. Of 16-bit inputs on the target, with the head dimensions of
-        the last call (before any: 64).
+        Without n: of the points of the grid, else of 4096. `params` are dynamic parameters. Of 16-bit inputs on the
+        target, with the head dimensions of the last call (before any: 64).
         """
         from attnc.explain import explain, usual_size
         from attnc.ir.dependence import is_aligned
@@ -238,7 +245,7 @@ class Op:
         options = PlanOptions(
             planned.head_dim, planned.value_dim, 2, self._tile, aligned=is_aligned(self.module, n, keys)
         )
-        return explain(self._executor.plan(options), n, keys, target)
+        return explain(self._executor.plan(options), n, keys, target, params, with_facts=True)
 
 
 def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor]) -> Op:

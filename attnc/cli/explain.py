@@ -50,17 +50,14 @@ def command(
     over the keys, and why; and what is known of the mask. Of a call at offset 0; --param takes static and dynamic
     parameters.
     """
-    from dataclasses import replace
-
-    from attnc.explain import bind_all, explain, facts_of
+    from attnc.explain import bind_all, explain
     from attnc.ir.dependence import is_aligned
     from attnc.passes.pipeline import PlanOptions, make_plan
 
     module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
     m = n if m is None else m
     options = PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m))
-    report = explain(make_plan(module, options), n, m, target, dynamic)
-    report = replace(report, facts=facts_of(module, n, m, dynamic))
+    report = explain(make_plan(module, options), n, m, target, dynamic, with_facts=True)
     if as_json:
         print_json(report.to_json())
     else:

@@ -117,6 +117,7 @@ class Part:
     listing: Listing | None = None
     mask: Expr | None = None
     descending: bool = False
+    first_live: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,8 @@ def _part(part: Part) -> list[str]:
     lines += [line for number, axis in enumerate(part.axes) for line in _tile_axis(number, axis)]
     for visit in part.visits:
         lines += [f"    {visit.kind}: {_piece(piece)}" for piece in visit.pieces]
+    if part.first_live:
+        lines.append("    the first of them has a key for every row that sees any, when the queries are among the keys")
     return lines
 
 

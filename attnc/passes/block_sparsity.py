@@ -14,13 +14,14 @@ Where isl gives no short answer, one partial visit of a range of tiles that cove
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attnc.ir.build import add, call, conj, sub, where
 from attnc.ir.expr import TRUE, Expr, Ref, Size, int_const
 from attnc.ir.plan import Part, Piece, Tile, Visit
 from attnc.ir.types import INT
+from attnc.passes.first_tile import is_first_live
 from attnc.passes.isl import isl, renew
 from attnc.passes.isl_ast import Loops, NotClosedError, scan
 from attnc.passes.isl_ranges import disjoint, is_plain, ranges
@@ -92,9 +93,11 @@ class _TileSets:
         rows = ({"i": 1, i0: -1}, {i1: 1, "i": -1})
         first, past = {"j": 1, k0: -1, "t": -tile.keys}, {k0: 1, "t": tile.keys, "j": -1, 1: tile.keys - 1}
         self.context = small.params()
-        self._pairs = _where(pairs, *rows, first, past)
-        self._kept = bounds.inner.intersect(stored)
-        live = self._pairs.intersect_range(bounds.outer.intersect(stored)).domain()
+        among_keys = _where(points, {i0: 1, k0: -1}, {k0: 1, m: 1, i1: -1, 1: -1}).params()
+        self.among_keys = among_keys.intersect(self.context)
+        self.pairs = _where(pairs, *rows, first, past)
+        self.kept = bounds.inner.intersect(stored)
+        live = self.pairs.intersect_range(bounds.outer.intersect(stored)).domain()
         named = _named(live.coalesce(), context)
         self.is_cover = named is None  # of the live tiles, for want of something better
         self.live = self._tidy(live.remove_divs() if named is None else named)
@@ -102,7 +105,7 @@ class _TileSets:
     def full(self) -> Any:
         """Tiles all of whose pairs are stored and kept."""
         renew(self.live)
-        dead = self._pairs.subtract_range(self._kept).domain()
+        dead = self.pairs.subtract_range(self.kept).domain()
         return self._tidy(self.live.subtract(dead).coalesce())
 
     def partial(self, full: Any) -> Any:
@@ -145,7 +148,7 @@ def _scan(tiles: Any, sets: _TileSets) -> Loops | None:
         return _plain(tiles, sets)
     renew(tiles)
     try:  # strides; isl's code generation knows them, but takes long
-        loops = scan(tiles, sets.context, sets.leaves)
+        loops = replace(scan(tiles, sets.context, sets.leaves), first=tiles)
     except (NotClosedError, isl.Error):
         return None
     return loops if len(loops.pieces) <= MAX_PIECES else None
@@ -155,7 +158,10 @@ def _plain(tiles: Any, sets: _TileSets) -> Loops | None:
     """Loops over a set of tiles without strides."""
     parts = disjoint(tiles, sets.context)
     pieces = ranges(parts, sets.leaves) if parts.n_basic_set() <= MAX_PIECES else None
-    return None if pieces is None else Loops(pieces, exact=True)
+    if pieces is None:
+        return None
+    first = parts.get_basic_sets()[0] if pieces else None
+    return Loops(pieces, exact=True, first=None if first is None else isl.Set.from_basic_set(first))
 
 
 def _cover(sets: _TileSets) -> Loops | None:
@@ -175,23 +181,25 @@ def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
         full = _scan(full_set, sets)
         partial = None if full is None or not full.exact else _partial(sets, live, full, full_set)
     except isl.Error:
-        full = partial = None
+        full = partial = full_set = None
     if full is None or partial is None:
         return _ranges(tile, (), live.pieces, exact=False, why="live tiles as closed forms; the full ones have none")
     why = "closed forms from the mask's integer set"
     if not exact:
         why += ", with its data-dependent conditions taken as true where they only remove pairs"
-    return _ranges(tile, full.pieces, partial, exact=exact, why=why)
+    first_live = exact and is_first_live(sets.live, partial.first, full_set, sets.pairs, sets.kept, sets.among_keys)
+    return replace(_ranges(tile, full.pieces, partial.pieces, exact=exact, why=why), first_live=first_live)
 
 
-def _partial(sets: _TileSets, live: Loops, full: Loops, full_set: Any) -> tuple[Piece, ...] | None:
+def _partial(sets: _TileSets, live: Loops, full: Loops, full_set: Any) -> Loops | None:
     """Live tiles that are not full: by arithmetic when the full ones are one range, else by isl."""
     if not full.pieces:
-        return live.pieces
+        return live
     if len(full.pieces) == 1 and full.pieces[0].step == 1 and all(piece.step == 1 for piece in live.pieces):
-        return tuple(rest for piece in live.pieces for rest in _difference(piece, full.pieces[0]))
+        pieces = tuple(rest for piece in live.pieces for rest in _difference(piece, full.pieces[0]))
+        return replace(live, pieces=pieces)
     loops = _scan(sets.partial(full_set), sets)
-    return loops.pieces if loops is not None and loops.exact else None
+    return loops if loops is not None and loops.exact else None
 
 
 def _difference(live: Piece, full: Piece) -> tuple[Piece, ...]:
@@ -229,7 +237,8 @@ def _dense(tile: Tile) -> Part:
     whole = call("floordiv", Size("M"), int_const(tile.keys), type=INT)
     full = Piece(TRUE, int_const(0), sub(whole, int_const(1)))
     rest = Piece(TRUE, whole, _last_tile(tile))
-    return _ranges(tile, (full,), (rest,), exact=True, why="no mask: every tile is full but a ragged last one")
+    why = "no mask: every tile is full but a ragged last one"
+    return replace(_ranges(tile, (full,), (rest,), exact=True, why=why), first_live=True)
 
 
 def _all_partial(tile: Tile, why: str) -> Part:

@@ -19,10 +19,14 @@ class NotClosedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loops:
-    """`pieces` cover the set; `exact` unless a condition on the tile itself had to be dropped."""
+    """`pieces` cover the set; `exact` unless a condition on the tile itself had to be dropped.
+
+    `first` is the set of the first piece, or of the first few that scan it in increasing order.
+    """
 
     pieces: tuple[Piece, ...]
     exact: bool
+    first: Any = None
 
 
 def scan(tiles: Any, context: Any, leaves: Mapping[str, Expr]) -> Loops:

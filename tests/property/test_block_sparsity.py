@@ -43,6 +43,7 @@ class Tiling:
     partial: Counter[int]
     live: frozenset[int]
     all_kept: frozenset[int]
+    first_misses: bool
 
     @property
     def visited(self) -> Counter[int]:
@@ -63,7 +64,10 @@ def tilings(part: Part, kept: np.ndarray[Any, Any], here: Numbers) -> list[Tilin
         parts = {t: block[:, t * keys : (t + 1) * keys] for t in range(-(-here.m // keys))}
         live = frozenset(t for t, pairs in parts.items() if pairs.any())
         whole = frozenset(t for t, pairs in parts.items() if pairs.shape[1] == keys and pairs.all())
-        found.append(Tiling(visits.get("full", Counter()), visits.get("partial", Counter()), live, whole))
+        order = [tile for visit in part.visits for tile in visited(visit.pieces, names, here.length)]
+        seen = parts[order[0]].any(1) if order else False
+        misses = bool((block.any(1) & ~np.asarray(seen)).any())
+        found.append(Tiling(visits.get("full", Counter()), visits.get("partial", Counter()), live, whole, misses))
     return found
 
 
@@ -84,7 +88,9 @@ def _known(length: int, node: Expr) -> Expr:
 
 def check(part: Part, kept: np.ndarray[Any, Any], here: Numbers) -> None:
     """The invariants of a part."""
+    among_keys = here.k_offset <= here.q_offset and here.q_offset + here.n <= here.k_offset + here.m
     for tiling in tilings(part, kept, here):
+        assert not (part.first_live and among_keys and tiling.first_misses), "the first tile misses a row"
         assert all(count == 1 for count in tiling.visited.values()), f"visited twice: {tiling.visited}"
         assert tiling.live <= tiling.visited.keys(), f"not visited: {sorted(tiling.live - tiling.visited.keys())}"
         assert tiling.full.keys() <= tiling.all_kept, f"not full: {sorted(tiling.full.keys() - tiling.all_kept)}"

@@ -18,7 +18,9 @@ from attnc.cli import main
 from attnc.diagnostics import AttncWarning
 from attnc.explain import facts_of
 from attnc.ir.module import AttentionModule
+from attnc.ir.plan import PlanOptions
 from attnc.passes.empty_rows import EmptyRow, empty_row
+from attnc.passes.pipeline import make_plan
 from attnc.row_watch import RowWatch
 from tests.oracles.modules import module_of
 
@@ -154,11 +156,21 @@ def test_long_rows_are_not_looked_at() -> None:
 
 
 def test_facts_are_evaluated_for_the_sizes() -> None:
-    module = mask_of("0 <= i - j < 4")
-    assert facts_of(module, 8, 8)[0].startswith("no empty row: holds for these sizes (when ")
-    assert facts_of(module, 20, 8)[0].startswith("no empty row: does not hold for these sizes (when ")
-    assert facts_of(module, 8, 8)[1] == "causal: always"
-    assert facts_of(module, 8, 8)[-1] == "distance: 0 <= i - j and i - j <= 3"
+    plan = make_plan(mask_of("0 <= i - j < 4"), PlanOptions(64, 64))
+    assert facts_of(plan, 8, 8)[0].startswith("no empty row: holds for these sizes (when ")
+    assert facts_of(plan, 20, 8)[0].startswith("no empty row: does not hold for these sizes (when ")
+    assert facts_of(plan, 8, 8)[1] == "causal: always"
+    assert facts_of(plan, 8, 8)[-2] == "distance: 0 <= i - j and i - j <= 3"
+    assert facts_of(plan, 8, 8)[-1] == "first visited tile live in every row: unknown"
+
+
+def test_the_first_visited_tile_of_a_causal_mask_has_a_key_for_every_row() -> None:
+    plan = make_plan(mask_of("j <= i"), PlanOptions(64, 64))
+    fact = "first visited tile live in every row that sees a key"
+    assert facts_of(plan, 8, 8)[-1] == f"{fact}: holds for these sizes (when the queries are among the keys)"
+    assert facts_of(plan, 9, 8)[-1].startswith(f"{fact}: not known for these sizes")
+    assert not make_plan(mask_of("0 <= i - j < 4"), PlanOptions(64, 64)).parts[0].first_live
+    assert make_plan(mask_of("0 <= i - j < 400"), PlanOptions(64, 64)).parts[0].first_live
 
 
 def test_explain_prints_facts() -> None:
