@@ -6,15 +6,16 @@ evaluated, or it stays unknown. Imports no torch. See docs/prove.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
 
 from attnc.diagnostics import CallError
+from attnc.frontend.tables import tables_of_values
 from attnc.ir.build import add, compare, conj
 from attnc.ir.expr import TRUE, Call, Const, Expr, Index, Param, Size, int_const
-from attnc.ir.module import Grid, ScalarParam
+from attnc.ir.module import Grid, ScalarParam, fixed_sizes
 from attnc.ir.printer import print_expr
 from attnc.ir.ranges import conditions
 from attnc.ir.traverse import walk
@@ -83,14 +84,22 @@ class Proof:
         return "\n".join([*lines, f"  assuming {', '.join(self.assumptions) or 'nothing'}"])
 
 
-def prove(statement: str, *, assume: str | Sequence[str] = (), declare: str = "", file: str | None = None) -> Proof:
+def prove(
+    statement: str,
+    *,
+    assume: str | Sequence[str] = (),
+    declare: str = "",
+    file: str | None = None,
+    tensors: Mapping[str, Any] | None = None,
+) -> Proof:
     """Prove or refute a statement such as `subset(std:sliding_window(size=64), mask j <= i)`.
 
     `assume` are conditions on sizes, q_offset, k_offset and parameters; `declare` is a header of parameters that masks
-    written as text read, such as `w: int, seg: int[B, M]`; `file` a spec whose names they may use. Raises SpecError and
+    written as text read, such as `w: int, seg: int[B, M]`; `file` a spec whose names they may use; `tensors` are
+    values of tensors, as tensors or as lists, in every mask that has them; the others are any. Raises SpecError and
     CallError.
     """
-    parsed = parse_statement(statement, declare, file)
+    parsed = parse_statement(statement, declare, file, tables_of_values(tensors or {}))
     given = [assume] if isinstance(assume, str) else list(assume)
     return _Proving(parsed, given).proof()
 
@@ -102,6 +111,7 @@ class _Proving:
         self._statement = statement
         self._subjects = tuple(map(Subject.of, statement.modules))
         own = [parse_assumption(text, statement) for text in given]
+        own += [compare("eq", size, int_const(value)) for size, value in fixed_sizes(statement.tensors).items()]
         grids = [subject.grids for subject in self._subjects if subject.grids and not subject.beside_grid]
         self._grids: tuple[tuple[Grid, Grid], ...] = tuple(dict.fromkeys(grids))
         standing = _standing(self._grids, mentioned(own))
@@ -202,7 +212,7 @@ class _Proving:
     def _answer(
         self, verdict: Verdict, reason: str, unknowns: tuple[str, ...] = (), example: Counterexample | None = None
     ) -> Proof:
-        names = [*self._statement.scalars, *self._statement.tensors]
+        names = [*self._statement.scalars, *(n for n, t in self._statement.tensors.items() if t.value is None)]
         symbols = ("sizes", "offsets", *names)
         return Proof(self._statement.text, verdict, reason, self._texts, symbols, unknowns, example)
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attnc.diagnostics import CallError, SpecError
 from attnc.driver import check, load_spec, select
 from attnc.frontend.bind import bind
 from attnc.frontend.errors import parameters as errors
+from attnc.frontend.tables import with_values
 from attnc.ir.dims import dims_text
 from attnc.ir.expr import TRUE, Const, Expr, Index, Param, Size, Value
 from attnc.ir.fold import fold
-from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
+from attnc.ir.module import AttentionModule, Range, ScalarParam, Table, TensorParam
 from attnc.ir.ranges import conditions, read_by, resolved
 from attnc.ir.traverse import transform, walk
 from attnc.ir.types import INT
@@ -63,10 +64,12 @@ class Statement:
         return {tensor.name: tensor for module in self.modules for tensor in module.tensors}
 
 
-def parse_statement(text: str, declare: str = "", file: str | None = None) -> Statement:
+def parse_statement(
+    text: str, declare: str = "", file: str | None = None, tables: Mapping[str, Table] | None = None
+) -> Statement:
     """A claim and its masks. `declare` is a header for masks written as text, `file` a spec whose names they may use.
 
-    Raises CallError and SpecError.
+    `tables` are values of tensors. Raises CallError and SpecError.
     """
     if len(text) > MAX_CHARACTERS:
         raise CallError(f"a statement has at most {MAX_CHARACTERS} characters, this one {len(text)}")
@@ -78,7 +81,11 @@ def parse_statement(text: str, declare: str = "", file: str | None = None) -> St
     if len(masks) != CLAIMS[found[1]] or not all(masks):
         wanted = "one mask" if CLAIMS[found[1]] == 1 else "two masks"
         raise CallError(f"`{found[1]}` is about {wanted}, given {sum(map(bool, masks))}\nwrite one of {known}")
-    read = [_module(mask, declare, file) for mask in masks]
+    given = _Given(declare, file, tables or {})
+    read = [_module(mask, given) for mask in masks]
+    unread = [name for name in given.tables if name not in given.read]
+    if unread:
+        raise CallError(f"tensors: no mask of the statement has a tensor `{unread[0]}`")
     modules, known = tuple(module for module, _ in read), tuple(cond for _, conds in read for cond in conds)
     statement = Statement(" ".join(text.split()), found[1], tuple(masks), modules, tuple(dict.fromkeys(known)))
     _check_alike(statement)
@@ -116,14 +123,30 @@ def split(text: str) -> list[str]:
 _Mask = tuple[AttentionModule, tuple[Expr, ...]]
 
 
-def _module(text: str, declare: str, file: str | None) -> _Mask:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What masks are read with; `read` are the tables that some mask has."""
+
+    declare: str
+    file: str | None
+    tables: Mapping[str, Table]
+    read: set[str] = field(default_factory=set[str])
+
+    def put(self, module: AttentionModule) -> AttentionModule:
+        """The module with the values of its own tensors."""
+        own = {tensor.name: self.tables[tensor.name] for tensor in module.tensors if tensor.name in self.tables}
+        self.read.update(own)
+        return with_values(module, own) if own else module
+
+
+def _module(text: str, given: _Given) -> _Mask:
     if text[0] in "\"'" and text[-1] == text[0] and len(text) > 1:
-        return _module(text[1:-1].strip() or "true", declare, file)
+        return _module(text[1:-1].strip() or "true", given)
     found = _SPEC.fullmatch(text)
     if found is None:
-        return _written(text, declare, file), ()
+        return _given(given.put(_written(text, given.declare, given.file)), {})
     module = select(check(load_spec(found["spec"])), found["name"])
-    return _given(module, _arguments(module, found["args"] or "()", text))
+    return _given(given.put(module), _arguments(module, found["args"] or "()", text))
 
 
 def _written(text: str, declare: str, file: str | None) -> AttentionModule:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from attnc.diagnostics import CallError
 from attnc.driver import check, load_spec, select
 from attnc.explain import bind_all, check_fit, defaults
+from attnc.frontend.tables import tables_of_values, with_values
 from attnc.ir.dependence import is_aligned
 from attnc.ir.expr import Expr, Size
 from attnc.ir.module import AttentionModule
@@ -120,18 +121,20 @@ def show(
     source: str | None = None,
     attention: str | None = None,
     params: Mapping[str, bool | int | float] | None = None,
+    tensors: Mapping[str, Any] | None = None,
     tile: tuple[int, int] | None = None,
     head_dim: int = 64,
     **options: Any,
 ) -> Picture:
     """The picture of a spec for n queries and m keys (n when not given; on a grid all of its points).
 
-    `params` are static and dynamic parameters, `tile` the numbers of queries and keys of a tile; for `options` see
-    `picture_of`. Raises SpecError and CallError.
+    `params` are static and dynamic parameters, `tensors` values of tensors, as tensors or as lists, `tile`
+    the numbers of queries and keys of a tile; for `options` see `picture_of`. Raises SpecError and CallError.
     """
     if spec is None and source is None:
         raise CallError('give a spec: a path, "std:NAME", or source="..."')
     module = select(check(load_spec("<source>" if spec is None else spec, source)), attention)
+    module = with_values(module, tables_of_values(tensors)) if tensors else module
     bound, dynamic = bind_all(module, params or {})
     shape = PlanOptions(head_dim, head_dim, 2, Tile(*tile) if tile else None)
     return picture_of(bound, shape, n, m, params=dynamic, **options)

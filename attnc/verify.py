@@ -20,8 +20,8 @@ from attnc.diagnostics import CallError, SpecError
 from attnc.drawing import Case, Inputs, Scalar, Static, UndrawableError, draw
 from attnc.driver import check, load_spec, select
 from attnc.frontend.bind import bind
-from attnc.frontend.tables import with_written
-from attnc.ir.module import AttentionModule, Table
+from attnc.frontend.tables import tables_of_values, with_written
+from attnc.ir.module import AttentionModule
 from attnc.ops import Op
 from attnc.tables import constants_of
 from attnc.verify_gradients import exact_gradients, op_gradients, plain_gradients
@@ -133,18 +133,23 @@ def _yardstick(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is verified: an attention of a spec (`source` is its text where there is no file) on a back end."""
+    """What is verified: an attention of a spec (`source` is its text where there is no file) on a back end.
+
+    `tensors` are values of its static tensors, as tensors or as lists.
+    """
 
     spec: str
     backend: BackendName
     source: str | None = None
     attention: str | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
-    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
+    tensors: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def load(self) -> AttentionModule:
         """The attention before its static parameters are given. Raises SpecError."""
-        return with_written(select(check(load_spec(self.spec, self.source)), self.attention), self.tables)
+        return with_written(
+            select(check(load_spec(self.spec, self.source)), self.attention), tables_of_values(self.tensors)
+        )
 
     def compile(self, module: AttentionModule, static: Static = ()) -> Op:
         """The op of the loaded attention, with `static` beside the given parameters. Raises SpecError."""

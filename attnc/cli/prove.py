@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from attnc.cli.output import print_json
-from attnc.cli.specs import json_option
+from attnc.cli.specs import json_option, tables_of_context, tensor_option
 
 if TYPE_CHECKING:
     from attnc.prover import Proof
@@ -30,6 +30,7 @@ _COLORS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
     help="Parameters that masks written as text read: 'w: int, seg: int[B, M]'.",
 )
 @click.option("--file", metavar="SPEC", help="A spec whose masks and defs the statements may name.")
+@tensor_option
 @json_option
 @click.pass_context
 def command(
@@ -49,7 +50,8 @@ def command(
     """
     from attnc.prover import prove
 
-    proofs = [prove(statement, assume=assume, declare=declare, file=file) for statement in statements]
+    tables = tables_of_context()
+    proofs = [prove(text, assume=assume, declare=declare, file=file, tensors=tables) for text in statements]
     if as_json:
         print_json({"proofs": [proof.to_json() for proof in proofs]})
     else:

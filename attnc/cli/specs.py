@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -61,10 +61,15 @@ class Spec:
         return bind(self.select(attention), params)
 
 
+def tables_of_context() -> dict[str, Table]:
+    """The values of tensors on the command line."""
+    context = click.get_current_context(silent=True)
+    return cast("dict[str, Table]", {} if context is None else context.meta.get(_TABLES, {}))
+
+
 def read_spec(spec: str) -> Spec:
     """The spec of an argument; `-` reads standard input. Raises CallError for what is no text."""
-    context = click.get_current_context(silent=True)
-    tables = cast("dict[str, Table]", {} if context is None else context.meta.get(_TABLES, {}))
+    tables = tables_of_context()
     if spec != "-":
         return Spec(spec, None, tables)
     try:
@@ -94,26 +99,15 @@ def _keep_tables(ctx: click.Context, param: click.Parameter, values: tuple[str, 
 
 def _written(value: str, ctx: click.Context, param: click.Parameter) -> tuple[str, Table]:
     """`full=1,0,1`, or rows in brackets as in JSON: `dist=[[1, 2], [3, 4]]`."""
+    from attnc.frontend.tables import nested
     from attnc.ir.module import Table
 
     name, equals, text = (part.strip() for part in value.partition("="))
     try:
-        nested = json.loads(text if text.startswith("[") else f"[{text}]") if equals and name else None
-        shape, flat = _flat(nested)
+        shape, flat = nested(json.loads(text if text.startswith("[") else f"[{text}]") if equals and name else None)
     except ValueError:
         raise click.BadParameter(f"expected name=1,0,1 or name=[[1, 0], [0, 1]], got {value!r}", ctx, param) from None
     return name, Table("", shape, flat)
-
-
-def _flat(nested: Any) -> tuple[tuple[int, ...], tuple[Scalar, ...]]:
-    """The shape and the elements of nested lists. Raises ValueError for ragged ones, and for what is no number."""
-    if isinstance(nested, bool | int | float):
-        return (), (nested,)
-    parts = [_flat(item) for item in cast("list[Any]", nested)] if isinstance(nested, list) else []
-    shapes = {shape for shape, _ in parts}
-    if len(shapes) != 1:
-        raise ValueError
-    return (len(parts), *shapes.pop()), tuple(value for _, values in parts for value in values)
 
 
 def _scalar(text: str) -> Scalar | None:

@@ -3,7 +3,8 @@
 dist: int[3] static = [1, 4, 9]
 dist[0] + dist[1]                      ->   5
 exists d in 0..3: i - j == dist[d]     ->   i - j == 1 or i - j == 4 or i - j == 9
-full[hk]                               ->   full[hk], a look-up in a tensor that the op passes itself
+size[hk], size = [64, 64, 128]         ->   where(hk < 2, 64, 128)
+far[hk], of many different elements    ->   far[hk], a look-up in a tensor that the op passes itself
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any, cast
 
-from attnc.diagnostics import Diagnostic, SpecError
+from attnc.diagnostics import CallError, Diagnostic, SpecError
 from attnc.frontend import ast, limits
 from attnc.frontend.errors import parameters as errors
 from attnc.frontend.parser import parse
+from attnc.frontend.table_runs import as_comparisons
 from attnc.ir.dims import dims_text
 from attnc.ir.expr import FALSE, Call, Const, Exists, Expr, Lookup, Var, int_const
 from attnc.ir.fold import fold
@@ -66,6 +69,45 @@ def with_written(module: AttentionModule, tables: Mapping[str, Table]) -> Attent
     if wrong:
         raise SpecError(wrong)
     return replace(module, tensors=tuple(replace(t, value=tables.get(t.name, t.value)) for t in module.tensors))
+
+
+def with_values(module: AttentionModule, tables: Mapping[str, Table]) -> AttentionModule:
+    """The module in which every tensor of these names is static and has these values; binding will check them.
+
+    For answers about one mask: kernels take tensors that are not static at the call.
+    """
+    known = tuple(tensor.name for tensor in module.tensors)
+    for name in tables:
+        if name not in known:
+            raise CallError(f"tensors: `{module.name}` has no tensor `{name}`; it has {', '.join(known) or 'none'}")
+    given = (replace(t, static=True, value=tables[t.name]) if t.name in tables else t for t in module.tensors)
+    return replace(module, tensors=tuple(given))
+
+
+def tables_of_values(tensors: Mapping[str, Any]) -> dict[str, Table]:
+    """Nested lists, or anything that has `tolist()`, as tables of numbers as they are written. Raises CallError."""
+    return {name: _of_values(name, value) for name, value in tensors.items()}
+
+
+def _of_values(name: str, value: Any) -> Table:
+    if isinstance(value, Table):
+        return value
+    try:
+        shape, flat = nested(value.tolist() if hasattr(value, "tolist") else value)
+    except ValueError:
+        raise CallError(f"tensors: {name}: expected a tensor, or numbers in lists of equal length") from None
+    return Table("", shape, flat)
+
+
+def nested(values: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """The shape and the elements of nested lists. Raises ValueError for ragged ones, and for what is no number."""
+    if isinstance(values, bool | int | float):
+        return (), (values,)
+    parts = [nested(item) for item in cast("list[Any]", values)] if isinstance(values, list | tuple) else []
+    shapes = {shape for shape, _ in parts}
+    if len(shapes) != 1:
+        raise ValueError
+    return (len(parts), *shapes.pop()), tuple(value for _, found in parts for value in found)
 
 
 def _as_declared(table: Table | None, tensor: TensorParam) -> Table | None:
@@ -143,7 +185,7 @@ class Folding:
             return node
         indices = [fold(index) for index in node.indices]
         if 0 in tensor.value.shape or not all(isinstance(index, Const) for index in indices):
-            return node
+            return as_comparisons(node, tensor, indices) or node
         value = tensor.value.element(tuple(int(index.value) for index in indices if isinstance(index, Const)))
         return node if isinstance(value, float) and not math.isfinite(value) else _literal(value, tensor.type, node)
 

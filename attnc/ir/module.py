@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from attnc.ir.expr import Expr
+from attnc.ir.expr import Expr, Size
 from attnc.ir.types import ScalarType
 from attnc.source import NOWHERE, Span
 
@@ -140,3 +141,13 @@ class AttentionModule:
         if grid is None:
             raise KeyError(side)
         return grid
+
+
+def fixed_sizes(tensors: Mapping[str, TensorParam]) -> dict[Size, int]:
+    """Sizes that tensors of known values have: those that are dimensions of one."""
+    found: dict[Size, int] = {}
+    for tensor in tensors.values():
+        for dim, size in zip(tensor.dims, tensor.value.shape if tensor.value else (), strict=False):
+            if isinstance(dim, Size):
+                found.setdefault(dim, size)
+    return found

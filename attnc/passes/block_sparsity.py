@@ -22,6 +22,7 @@ from attnc.ir.expr import TRUE, Expr, Ref, Size, int_const
 from attnc.ir.plan import Part, Piece, Tile, Visit
 from attnc.ir.types import INT
 from attnc.passes.first_tile import is_first_live
+from attnc.passes.head_cases import by_head, joined
 from attnc.passes.isl import isl, renew
 from attnc.passes.isl_ast import Loops, NotClosedError, scan
 from attnc.passes.isl_ranges import disjoint, is_plain, ranges
@@ -53,6 +54,13 @@ class BlockSparsity:
 
     def run(self, mask: Expr, tile: Tile) -> Part:
         """The visits of a lowered mask."""
+        cases = by_head(mask)
+        if len(cases) > 1:
+            return joined([(guard, self._run(each, tile)) for guard, each in cases])
+        return self._run(mask, tile)
+
+    def _run(self, mask: Expr, tile: Tile) -> Part:
+        """The visits of a mask that is alike for all heads, but for numbers."""
         if mask == TRUE:
             return _dense(tile)
         try:

@@ -8,7 +8,7 @@ claim.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from attnc.diagnostics import SpecError
 from attnc.ir.dims import evaluate_dim
 from attnc.ir.expr import Const, Expr, Index, Lookup, Param, Size, Value
-from attnc.ir.module import Grid, Range, ScalarParam, TensorParam
+from attnc.ir.module import Grid, Range, ScalarParam, TensorParam, fixed_sizes
 from attnc.ir.ranges import in_range, read_by, resolved
 from attnc.ir.traverse import count_nodes, walk
 from attnc.ir.types import BOOL, INT
@@ -152,9 +152,12 @@ def from_point(inputs: Inputs, contradiction: Contradiction, violation: Expr, *,
 def _world_of(inputs: Inputs, point: Mapping[Expr, int]) -> World | None:
     rng = random.Random(0)
     world = World(_default_sizes(), tensors=inputs.tensors)
+    _fix_heads(inputs, world, lambda _: 0)
     for leaf, value in point.items():
         if isinstance(leaf, Size | Value) or (isinstance(leaf, Index) and leaf.name not in ("i", "j")):
             world.sizes[leaf.name] = value
+    if Index("hk") in point and Index("h") not in point:
+        world.sizes["h"] = world.sizes["hk"] * max(world.sizes["H"] // max(world.sizes["Hk"], 1), 1)
     _draw_params(rng, inputs, world, point)
     return world if _fill(rng, inputs, world, plain=True) else None
 
@@ -177,6 +180,19 @@ def _default_sizes() -> dict[str, int]:
     return {"B": 1, "H": 1, "Hk": 1, "N": 1, "M": 1, "D": 16, "Dv": 16, "q_offset": 0, "k_offset": 0} | dict.fromkeys(
         ("b", "h", "hk"), 0
     )
+
+
+def _fix_heads(inputs: Inputs, world: World, place: Callable[[int], int]) -> None:
+    """Batches and heads as tensors of known values have them, and others to fit; `place` chooses among so many."""
+    sizes = world.sizes
+    fixed = {size.name: value for size, value in fixed_sizes(inputs.tensors).items()}
+    if not fixed.keys() & {"B", "H", "Hk"}:
+        return
+    sizes["B"] = fixed.get("B", sizes["B"])
+    sizes["H"] = fixed.get("H", fixed.get("Hk", sizes["H"]))
+    sizes["Hk"] = fixed.get("Hk", sizes["H"])
+    sizes |= {"b": place(sizes["B"]), "h": place(sizes["H"])}
+    sizes["hk"] = sizes["h"] // max(sizes["H"] // max(sizes["Hk"], 1), 1)
 
 
 def _worlds(inputs: Inputs, base: Mapping[Expr, int]) -> Iterator[World]:
@@ -261,6 +277,7 @@ def _draw_sizes(rng: random.Random, inputs: Inputs, world: World, base: Mapping[
     heads = rng.choice((1, 1, 2))
     sizes |= {"B": rng.choice((1, 2)), "H": heads, "Hk": heads, "h": rng.randrange(heads)}
     sizes |= {"b": rng.randrange(sizes["B"]), "hk": sizes["h"]}
+    _fix_heads(inputs, world, rng.randrange)
     sizes["q_offset"] = rng.choice((0, 0, 1, rng.randint(0, size)))
     sizes["N"] = rng.randint(1, size)
     if inputs.seeds and rng.random() < 0.3:  # as far as the numbers of the text reach
@@ -301,6 +318,8 @@ def _fill(rng: random.Random, inputs: Inputs, world: World, *, plain: bool) -> b
 
 
 def _table(draw: np.random.Generator, tensor: TensorParam, shape: tuple[int, ...], *, plain: bool) -> Any:
+    if tensor.value is not None and tensor.value.shape == shape:
+        return np.array(tensor.value.values, {BOOL: bool, INT: np.int64}.get(tensor.type, float)).reshape(shape)
     low = 0 if tensor.range is None or tensor.range.low is None else tensor.range.low
     if tensor.type == BOOL:
         return np.zeros(shape, bool) if plain else draw.random(shape) < draw.choice((0.2, 0.5, 0.8))

@@ -120,6 +120,15 @@ def test_a_small_budget_makes_visits_longer_not_wrong(mask: Term, tile: Tile, he
         check(part, keep(mask, here.world()), here)
 
 
+@given(first=masks, second=masks, tile=tiles, here=numbers, turned=st.booleans())
+def test_masks_by_head(first: Term, second: Term, tile: Tile, here: Numbers, *, turned: bool) -> None:
+    """Of head 0, which is the only one that is looked at."""
+    one, other = f"(h < 1) and ({first.text})", f"(h >= 1) and ({second.text})"
+    both = Term(f"({other}) or ({one})" if turned else f"({one}) or ({other})", first.value)
+    part = BlockSparsity().run(lowered_mask(spec_text(both)), tile)
+    check(part, keep(first, here.world()), here)
+
+
 # -- masks whose exact closed forms are promised ---------------------------------------------------------------------
 
 EXACT = {

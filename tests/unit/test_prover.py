@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import attnc
 from attnc.cli import main
+from attnc.diagnostics import CallError, SpecError
 from attnc.prover import prove
 
 N2 = "frames=3, height=4, width=5, window_t=3, window_y=3, window_x=3, defaults"
@@ -278,3 +279,32 @@ def test_proving_needs_no_torch() -> None:
 def test_the_function_is_not_hidden_by_its_module() -> None:
     code = "import attnc, attnc.prover, attnc.cli.prove; assert attnc.prove('causal(std:causal)').verdict == 'proved'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- values of tensors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "full", "verdict"),
+    [
+        ("std:causal", [True, True], "proved"),
+        ("std:causal", [True, False], "refuted"),
+        ("std:streaming(sink=4, window=8)", [False, False], "proved"),
+        ("std:streaming(sink=4, window=8)", [False, True], "refuted"),
+        ("mask j <= i and (hk == 1 or j < 4 or i - j < 8)", [False, True, False], "proved"),
+    ],
+)
+def test_values_of_tensors_decide(other: str, full: list[bool], verdict: str) -> None:
+    proof = prove(f"equal(std:duo(sink=4, recent=8), {other})", tensors={"full": full})
+    assert proof.verdict == verdict
+    assert f"Hk == {len(full)}" in proof.assumptions
+    assert "full" not in proof.symbols
+
+
+def test_values_of_tensors_that_no_mask_has() -> None:
+    with pytest.raises(CallError, match="no mask of the statement has a tensor `ful`"):
+        prove("causal(std:duo)", tensors={"ful": [True]})
+    with pytest.raises(CallError, match="numbers in lists of equal length"):
+        prove("causal(std:duo)", tensors={"full": [[True], []]})
+    with pytest.raises(SpecError, match="full"):
+        prove("causal(std:duo)", tensors={"full": [3]})

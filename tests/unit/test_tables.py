@@ -42,7 +42,7 @@ def compiled(source: str = SOURCE, backend: Any = "torch", **changes: Any) -> at
 
 def test_elements_with_known_indices_are_literals() -> None:
     assert print_expr(compiled().module.mask) == (
-        "(full[hk] or (i - j == 0 or i - j == 3 or i - j == 9)) and i // 4 >= j // 4"
+        "(hk < 1 or (i - j == 0 or i - j == 3 or i - j == 9)) and i // 4 >= j // 4"
     )
 
 
@@ -54,7 +54,8 @@ def test_elements_with_known_indices_are_literals() -> None:
         ("j <= i + t[t[0, 0] - 1, 1]", "j <= i + 2"),
         ("exists d in 0..t[0, 1]: i == j + d * 7", "exists d in 0..2: i == j + d * 7"),
         ("i % t[1, 1] == j % t[1, 1]", "i % 4 == j % 4"),
-        ("j < t[h, 0]", "j < t[h, 0]"),
+        ("j < t[h, 0]", "j < where(h < 1, 1, 3)"),
+        ("j < t[h, j]", "j < where(h < 1, where(j < 1, 1, 2), where(j < 1, 3, 4))"),
         ("exists d in 0..2: j // 4 == t[i // 4, d]", "exists d in 0..2: j // 4 == t[i // 4, d]"),
     ],
 )
@@ -73,6 +74,31 @@ def test_back_ends(backend: Any) -> None:
     torch.testing.assert_close(op(q, k, v).double(), exact, atol=1e-5, rtol=1e-5)
     for other in (copy.deepcopy(op), pickle.loads(pickle.dumps(op))):  # noqa: S301  # its own bytes
         torch.testing.assert_close(other(q, k, v).double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("full", "expected"),
+    [
+        ([True] * 3, "true"),
+        ([False] * 3, "j <= i"),
+        ([True, True, False], "hk < 2 or j <= i"),
+        ([False, True, True, False], "not hk < 1 and hk < 3 or j <= i"),
+        ([True, False] * 9, "full[hk] or j <= i"),
+    ],
+)
+def test_tables_of_few_runs_are_comparisons(full: list[bool], expected: str) -> None:
+    source = "attention a(full: bool[Hk] static) { mask full[hk] or j <= i }"
+    op = attnc.compile(source=source, tensors={"full": torch.tensor(full)}, backend="torch")
+    assert print_expr(op.module.mask) == expected
+    q, k, v = tokens(2 * len(full), len(full))
+    again = attnc.compile(source=source.replace(" static", ""), backend="torch")
+    torch.testing.assert_close(op(q, k, v), again(q, k, v, full=torch.tensor(full)))
+
+
+def test_rows_of_a_table_by_stored_row_are_looked_up() -> None:
+    source = "attention a(keep: bool[M] static) { mask keep[j] }"
+    op = attnc.compile(source=source, tensors={"keep": torch.tensor([True] * 39 + [False])}, backend="torch")
+    assert print_expr(op.module.mask) == "keep[j]"
 
 
 def test_values_take_part_in_the_content_of_an_op() -> None:
