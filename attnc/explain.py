@@ -147,7 +147,6 @@ def explain(
     names = {**sizes_of(n, m), **defaults(plan), **(params or {})}
     check_fit(plan.module, names)
     counts = [count_tiles(tile_map(each, names)) for each in plan.parts]
-    tiles = reduce(_together, counts)
     pairs = sum(count.visited * each.tile.rows * each.tile.keys for count, each in zip(counts, plan.parts, strict=True))
     flops = pairs * _flops_of_pair(plan)
     moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
@@ -160,7 +159,7 @@ def explain(
         target=target,
         itemsize=plan.itemsize,
         tile=(part.tile.rows, part.tile.keys),
-        tiles=tiles,
+        tiles=reduce(_together, counts),
         representation=" and ".join(representation(each) for each in plan.parts),
         exact=all(each.exact for each in plan.parts),
         why="; and ".join(each.why for each in plan.parts),
@@ -217,6 +216,11 @@ def usual_size(module: AttentionModule) -> int:
     """The number of queries that is explained when none is given: the points of the grid, where they are known."""
     points = next((side.extents({}) for side in grid_sides(module)), None)
     return _USUAL if points is None else prod(points)
+
+
+def count_parts(plan: KernelPlan, names: Mapping[str, Any]) -> TileCounts:
+    """The tiles of all parts."""
+    return reduce(_together, (count_tiles(tile_map(part, names)) for part in plan.parts))
 
 
 def _together(a: TileCounts, b: TileCounts) -> TileCounts:

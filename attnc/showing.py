@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.traverse import walk
 from attnc.passes.pipeline import make_plan
-from attnc.pictures.bounds import in_one_part
+from attnc.pictures.bounds import by_part
 from attnc.pictures.html import matrix_html, neighbourhood_html
 from attnc.pictures.matrix import Matrix, draw_matrix
 from attnc.pictures.matrix_sheet import matrix_sheet
@@ -45,7 +45,7 @@ class Picture:
     """A picture that is drawn when it is asked for. In a notebook it shows itself.
 
     `rows` and `keys` are windows: of queries and keys, or along the last two axes of the grid where one query's
-    neighbourhood is drawn.
+    neighbourhood is drawn. A plan of several parts has a matrix for each, which keep different pairs.
     """
 
     plan: KernelPlan
@@ -63,13 +63,13 @@ class Picture:
         """As a page that explains the cell under the pointer."""
         if self.on_grid:
             return neighbourhood_html(self._neighbourhood(with_reasons=True))
-        return matrix_html(self._matrix((_PAGE_CELLS, _PAGE_CELLS), with_reasons=True))
+        return matrix_html(self._matrices((_PAGE_CELLS, _PAGE_CELLS), with_reasons=True))
 
     def text(self, *, plain: bool = False) -> str:
         """As lines of a terminal; `plain` keeps to ASCII."""
         if self.on_grid:
             return neighbourhood_text(self._neighbourhood(max_cells=TEXT_CELLS[1]), plain=plain)
-        return matrix_text(self._matrix(TEXT_CELLS), plain=plain)
+        return "\n".join(matrix_text(matrix, plain=plain) for matrix in self._matrices(TEXT_CELLS))
 
     def png(self) -> bytes:
         """As a PNG file, by matplotlib. Raises CallError where that is not installed."""
@@ -103,10 +103,19 @@ class Picture:
     def _sheet(self) -> Sheet:
         if self.on_grid:
             return neighbourhood_sheet(self._neighbourhood())[0]
-        return matrix_sheet(self._matrix())[0]
+        return matrix_sheet(self._matrices())[0]
 
-    def _matrix(self, max_cells: tuple[int, int] = (200, 200), **options: Any) -> Matrix:
-        return draw_matrix(self.plan, self.names, rows=self.rows, keys=self.keys, max_cells=max_cells, **options)
+    def _matrices(self, max_cells: tuple[int, int] = (200, 200), **options: Any) -> tuple[Matrix, ...]:
+        """One for each part of the plan."""
+        given = {"rows": self.rows, "keys": self.keys, "max_cells": max_cells, **options}
+        plans = by_part(self.plan)
+        found = (draw_matrix(plan, self.names, **given) for plan in plans)
+        if len(plans) == 1:
+            return tuple(found)
+        return tuple(
+            replace(matrix, name=f"{matrix.name}, part {n} of {len(plans)}", is_part=True)
+            for n, matrix in enumerate(found, 1)
+        )
 
     def _neighbourhood(self, **options: Any) -> Neighbourhood:
         given = {"query": self.query, "rows": self.rows, "keys": self.keys}
@@ -174,7 +183,7 @@ def picture_of(
     plan = make_plan(module, PlanOptions(shape.head_dim, shape.value_dim, shape.itemsize, shape.tile, aligned))
     names = {**sizes_of(n, m), **defaults(plan), **(params or {}), **_heads(module, head, heads)}
     check_fit(module, names)
-    return Picture(in_one_part(plan), names, on_grid, query, rows, keys)
+    return Picture(plan, names, on_grid, query, rows, keys)
 
 
 def _sizes(n: int | None, m: int | None, grid: tuple[tuple[int, ...], int] | None) -> tuple[int, int]:

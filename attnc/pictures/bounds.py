@@ -25,13 +25,11 @@ def bounded(plan: KernelPlan, names: Mapping[str, Any], *, outer: bool) -> Kerne
     return replace(plan, mask=mask, parts=(BlockSparsity().run(mask, plan.parts[0].tile),))
 
 
-def in_one_part(plan: KernelPlan) -> KernelPlan:
-    """The plan; one of several parts with ranges of positions for all of them, as their tiles have no common order."""
+def by_part(plan: KernelPlan) -> tuple[KernelPlan, ...]:
+    """A plan for each part: their tiles have no common order, and together they keep what the mask keeps."""
     if len(plan.parts) == 1:
-        return plan
-    part = BlockSparsity().run(plan.mask, plan.parts[0].tile)
-    why = "; and ".join(each.why for each in plan.parts)
-    return replace(plan, parts=(replace(part, why=f"compiled as {len(plan.parts)} parts ({why}), drawn as one"),))
+        return (plan,)
+    return tuple(replace(plan, mask=plan.mask_of(part), parts=(part,)) for part in plan.parts)
 
 
 def _bound(mask: Expr, known: frozenset[str], *, outer: bool) -> Expr:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from attnc.pictures.matrix import Matrix
-from attnc.pictures.matrix_sheet import matrix_sheet
+from attnc.pictures.matrix_sheet import Plot, matrix_sheet
 from attnc.pictures.neighbourhood import Neighbourhood
 from attnc.pictures.neighbourhood_sheet import neighbourhood_sheet
 from attnc.pictures.svg import Sheet, escaped, sheet_svg
@@ -41,16 +42,17 @@ function said(p) {
   for (const plot of data.plots) {
     const x = (p.x - plot.x) / plot.width, y = (p.y - plot.y) / plot.height;
     if (x < 0 || x >= 1 || y < 0 || y >= 1) continue;
-    const row = data.rows[0] + y * (data.rows.at(-1) - data.rows[0]);
-    const column = data.columns[0] + x * (data.columns.at(-1) - data.columns[0]);
-    const r = cell(data.rows, row), c = cell(data.columns, column);
-    return plot.kinds ? oneQuery(plot, r, c) : tiles(row, column, r, c);
+    const all = {...data, ...plot};
+    const row = all.rows[0] + y * (all.rows.at(-1) - all.rows[0]);
+    const column = all.columns[0] + x * (all.columns.at(-1) - all.columns[0]);
+    const r = cell(all.rows, row), c = cell(all.columns, column);
+    return plot.kinds ? oneQuery(plot, r, c) : tiles(all, row, column, r, c);
   }
 }
 function span(edges, n) {
   return edges[n + 1] - edges[n] > 1 ? edges[n] + " to " + (edges[n + 1] - 1) : "" + edges[n];
 }
-function tiles(row, column, r, c) {
+function tiles(data, row, column, r, c) {
   const total = data.row_tiles[r] * data.column_tiles[c], live = data.live[r][c], full = data.full[r][c];
   let text = data.what[0] + " " + span(data.rows, r) + ", " + data.what[1] + " " + span(data.columns, c) + "\\n";
   const sure = data.sure ? data.sure[r][c] : live;
@@ -90,12 +92,19 @@ svg.addEventListener("wheel", e => {
 svg.addEventListener("dblclick", () => svg.setAttribute("viewBox", whole));"""
 
 
-def matrix_html(matrix: Matrix) -> str:
-    """The page of a matrix."""
-    sheet, plot = matrix_sheet(matrix)
-    place = {"x": plot.x, "y": plot.y, "width": plot.width, "height": plot.height}
+def matrix_html(matrices: Sequence[Matrix]) -> str:
+    """The page of matrices."""
+    sheet, plots = matrix_sheet(matrices)
+    drawn = [pair for pair in zip(matrices, plots, strict=True) if pair[0].rows.cells and pair[0].keys.cells]
+    return _page(matrices[0].name, sheet, {"plots": [_plot_data(matrix, plot) for matrix, plot in drawn]})
+
+
+def _plot_data(matrix: Matrix, plot: Plot) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "plots": [place] if matrix.rows.cells and matrix.keys.cells else [],
+        "x": plot.x,
+        "y": plot.y,
+        "width": plot.width,
+        "height": plot.height,
         "what": ["queries", "keys"] if matrix.order is None else ["queries (in order)", "keys (in order)"],
         "rows": matrix.rows.edges.tolist(),
         "columns": matrix.keys.edges.tolist(),
@@ -112,7 +121,7 @@ def matrix_html(matrix: Matrix) -> str:
         data["reasons"] = list(matrix.reasons.texts)
         if matrix.rows.tokens is not None and matrix.keys.tokens is not None:
             data["row_tokens"], data["column_tokens"] = matrix.rows.tokens.tolist(), matrix.keys.tokens.tolist()
-    return _page(matrix.name, sheet, data)
+    return data
 
 
 def neighbourhood_html(scene: Neighbourhood) -> str:

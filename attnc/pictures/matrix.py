@@ -55,6 +55,7 @@ class Matrix:
 
     `empty` tells which drawn rows hold a query without any key, None where that was not counted; `pairs` are the kept
     pairs of the window, when there are few. `order` says how tokens are lined up where not by position.
+    `is_part`: others keep the rest of the mask's pairs.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Matrix:
     representation: str
     order: str | None
     notes: tuple[str, ...]
+    is_part: bool = False
 
     @property
     def is_aggregated(self) -> bool:

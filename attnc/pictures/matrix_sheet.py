@@ -1,7 +1,8 @@
-"""A matrix of tiles on a sheet."""
+"""Matrices of tiles on a sheet."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,24 @@ class Plot:
     height: float
 
 
-def matrix_sheet(matrix: Matrix) -> tuple[Sheet, Plot]:
-    """The picture and the place of the matrix on it."""
-    plot_width, plot_height = _extent(matrix.keys, matrix.rows)
-    title = f"{matrix.name}: {matrix.rows.size} queries, {matrix.keys.size} keys"
-    description = f"tiles: {matrix.counts}. {' '.join(notes_of(matrix))}"
-    sheet = Sheet(max(_LEFT + plot_width + 24, 660), title=title, description=description)
-    sheet.lines([title], size=15, bold=True)
+def matrix_sheet(matrices: Sequence[Matrix]) -> tuple[Sheet, list[Plot]]:
+    """The picture, one matrix below the other, and their places on it."""
+    widest = max(_extent(matrix.keys, matrix.rows)[0] for matrix in matrices)
+    titles = [f"{matrix.name}: {matrix.rows.size} queries, {matrix.keys.size} keys" for matrix in matrices]
+    about = (f"tiles: {matrix.counts}. {' '.join(notes_of(matrix))}" for matrix in matrices)
+    sheet = Sheet(max(_LEFT + widest + 24, 660), title="; ".join(titles), description=" ".join(about))
+    plots: list[Plot] = []
+    for title, matrix in zip(titles, matrices, strict=True):
+        sheet.height += 14 if plots else 0
+        sheet.lines([title], size=15, bold=True)
+        plots.append(_draw(sheet, matrix))
+    return sheet, plots
+
+
+def _draw(sheet: Sheet, matrix: Matrix) -> Plot:
+    """The matrix below what is there."""
     sheet.lines([f"tiles: {matrix.counts}"])
-    plot = Plot(_LEFT, sheet.height + _TOP + 12, plot_width, plot_height)
+    plot = Plot(_LEFT, sheet.height + _TOP + 12, *_extent(matrix.keys, matrix.rows))
     xs = _places(matrix.keys, plot.x, plot.width)
     ys = _places(matrix.rows, plot.y, plot.height)
     drawn = _pair_boxes(matrix)
@@ -50,7 +60,7 @@ def matrix_sheet(matrix: Matrix) -> tuple[Sheet, Plot]:
     sheet.height = plot.y + plot.height + 4
     sheet.legend(legend_of(matrix, pairs=drawn is not None))
     sheet.lines(notes_of(matrix), size=11)
-    return sheet, plot
+    return plot
 
 
 def _extent(keys: Side, rows: Side) -> tuple[float, float]:
@@ -96,6 +106,8 @@ def _grid_lines(sheet: Sheet, matrix: Matrix, xs: list[float], ys: list[float]) 
 
 def empty_rows_of(matrix: Matrix) -> Any:
     """Drawn rows with a query without any key: counted, or else those whose tiles visit nothing."""
+    if matrix.is_part:
+        return np.zeros(matrix.rows.cells, np.bool_)
     if matrix.empty is not None:
         return matrix.empty
     whole = matrix.keys.window == (0, matrix.keys.size)
@@ -149,7 +161,9 @@ def notes_of(matrix: Matrix) -> list[str]:
         notes.append(f"A drawn cell holds up to {sizes} tiles.")
     if matrix.order:
         notes.append(f"Order: {matrix.order}.")
-    if matrix.kept.pairs is not None:
+    if matrix.kept.pairs is not None and matrix.is_part:
+        notes.append(f"{matrix.kept.pairs} pairs kept in this part.")
+    elif matrix.kept.pairs is not None:
         notes.append(f"{matrix.kept.pairs} pairs kept, {matrix.kept.empty_rows} queries without any key.")
     notes.append(f"Tiles: {matrix.representation}.")
     return notes

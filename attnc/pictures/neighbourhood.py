@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from math import prod
 from typing import Any
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import CallError
-from attnc.explain import TileCounts, count_tiles
+from attnc.explain import TileCounts, count_parts
 from attnc.ir.expr import Const
 from attnc.ir.module import AttentionModule
-from attnc.ir.plan import KernelPlan, TileAxis
+from attnc.ir.plan import KernelPlan, Part, TileAxis
 from attnc.kept import Kept, keeps, kept
 from attnc.passes.tile_tables import NotCountableError, axis_extent, axis_table, coordinates, tile_counts
 from attnc.pictures.bounds import tensors_of
@@ -122,9 +123,9 @@ def draw_neighbourhood(
         panels=panels,
         seen=scene.seen,
         visited=scene.visited,
-        counts=count_tiles(tile_map(plan.parts[0], names)),
+        counts=count_parts(plan, names),
         kept=kept(plan, names),
-        representation=plan.parts[0].why,
+        representation="; and ".join(part.why for part in plan.parts),
         notes=tuple(notes),
         reasons=reasons,
     )
@@ -171,9 +172,7 @@ class _Scene:
         self._plan, self._names, self._extents, self._start = plan, names, extents, start
         self._query, self._borders = query, borders
         self._row = start + int(np.ravel_multi_index(query, extents))
-        axes = plan.parts[0].axes
-        self._axes = [_Line(axis, names, x) for axis, x in zip(axes, query, strict=True)] if len(axes) > 1 else []
-        self._ranges = [] if self._axes else list(self._flat_ranges())
+        self._parts = [_PartTiles(part, names, query, self._row) for part in plan.parts]
         self.visited = 0
         self.seen: int | None = 0
 
@@ -220,16 +219,9 @@ class _Scene:
 
     def _visited(self, plane: tuple[int, ...], top: int, bottom: int) -> Bools:
         """Which keys of some rows of a plane lie in visited tiles."""
-        left, right = int(self._borders[1][0]), int(self._borders[1][-1])
-        if self._axes:
-            if not all(line.visited[x] for line, x in zip(self._axes, plane, strict=False)):
-                return np.zeros((bottom - top, right - left), np.bool_)
-            return self._axes[-2].visited[top:bottom, None] & self._axes[-1].visited[None, left:right]
         keys = self._keys(int(np.ravel_multi_index(plane, self._extents[:-2])) if plane else 0, top, bottom)
-        inside = np.zeros(keys.shape, np.bool_)
-        for low, high, step, size in self._ranges:
-            tile = keys // size
-            inside |= (tile >= low) & (tile <= high) & ((tile - low) % step == 0)
+        window = (top, bottom, int(self._borders[1][0]), int(self._borders[1][-1]))
+        inside = reduce(np.logical_or, (part.visited(plane, window, keys) for part in self._parts))
         return inside & (keys < self._names["M"])
 
     def _keys(self, plane: int, top: int, bottom: int) -> Ints:
@@ -250,23 +242,49 @@ class _Scene:
         found[visited] = np.concatenate(parts)
         return found
 
-    def _flat_ranges(self) -> Iterator[tuple[int, int, int, int]]:
-        """Key tiles of the query's tile as (first, last, step, size), where tiles are ranges of positions."""
-        axis = tile_map(self._plan.parts[0], self._names).axes[0]
-        try:
-            for runs in axis.runs(np.array([self._row // axis.rows])):
-                for low, count in zip(runs.low.tolist(), runs.count.tolist(), strict=True):
-                    yield low, low + (count - 1) * runs.step, runs.step, axis.keys
-        except UnknownVisitsError:
-            yield 0, axis.key_tiles, 1, axis.keys
-
     def _tiles(self, plane: tuple[int, ...]) -> Iterator[Box]:
-        """Visited boxes of a plane, (left, top, right, bottom); none where classes leave gaps between coordinates."""
+        """Visited boxes of a plane, (left, top, right, bottom)."""
+        for part in self._parts:
+            yield from part.tiles(plane)
+
+
+class _PartTiles:
+    """The key tiles of one part that the tile of a query visits."""
+
+    def __init__(self, part: Part, names: Mapping[str, Any], query: tuple[int, ...], row: int) -> None:
+        axes = part.axes
+        self._axes = [_Line(axis, names, x) for axis, x in zip(axes, query, strict=True)] if len(axes) > 1 else []
+        self._ranges = [] if self._axes else list(_flat_ranges(part, names, row))
+
+    def visited(self, plane: tuple[int, ...], window: tuple[int, int, int, int], keys: Ints) -> Bools:
+        """Which keys of a window (top, bottom, left, right) of a plane lie in them."""
+        inside = np.zeros(keys.shape, np.bool_)
+        top, bottom, left, right = window
+        if self._axes and all(line.visited[x] for line, x in zip(self._axes, plane, strict=False)):
+            inside |= self._axes[-2].visited[top:bottom, None] & self._axes[-1].visited[None, left:right]
+        for low, high, step, size in self._ranges:
+            tile = keys // size
+            inside |= (tile >= low) & (tile <= high) & ((tile - low) % step == 0)
+        return inside
+
+    def tiles(self, plane: tuple[int, ...]) -> Iterator[Box]:
+        """As boxes of the plane; none where classes leave gaps between coordinates."""
         if not self._axes or any(line.modulus > 1 for line in self._axes[-2:]):
             return
         if all(line.visited[x] for line, x in zip(self._axes, plane, strict=False)):
             for (top, bottom), (left, right) in product(self._axes[-2].tiles, self._axes[-1].tiles):
                 yield left, top, right, bottom
+
+
+def _flat_ranges(part: Part, names: Mapping[str, Any], row: int) -> Iterator[tuple[int, int, int, int]]:
+    """Key tiles of a row's tile as (first, last, step, size), where tiles are ranges of positions."""
+    axis = tile_map(part, names).axes[0]
+    try:
+        for runs in axis.runs(np.array([row // axis.rows])):
+            for low, count in zip(runs.low.tolist(), runs.count.tolist(), strict=True):
+                yield low, low + (count - 1) * runs.step, runs.step, axis.keys
+    except UnknownVisitsError:
+        yield 0, axis.key_tiles, 1, axis.keys
 
 
 class _Line:

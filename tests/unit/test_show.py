@@ -302,6 +302,7 @@ def test_html_says_why_a_cell_is_empty(picture: Picture) -> None:
     page = picture.html()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert data["plots"]
+    data |= data["plots"][0]
     reasons = data.get("reasons", [])
     name = picture.plan.module.name
     if name == "causal":
@@ -423,3 +424,29 @@ MANUAL = {
 def test_pictures_of_the_manual_are_what_is_drawn(name: str, golden: Any) -> None:
     golden(PICTURES / name, MANUAL[name]().svg())
     assert f"pictures/{name}" in (ROOT / "docs" / "masks.md").read_text(encoding="utf-8")
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_in_two_parts_is_drawn_part_by_part() -> None:
+    picture = show("std:strided", 512, params={"stride": 64, "merged": True}, tile=(64, 64), view="tiles")
+    assert len(picture.plan.parts) == 2
+    first, second = picture.text().split("\n\n")
+    assert first.startswith("strided, part 1 of 2: 512 queries")
+    assert "residue modulo 64" in first
+    assert second.startswith("strided, part 2 of 2: 512 queries")
+    kept = sum(int(re.findall(r"(\d+) pairs kept in this part", text)[0]) for text in (first, second))
+    i, j = np.arange(512)[:, None], np.arange(512)
+    assert kept == ((j <= i) & ((i - j < 64) | ((i - j) % 64 == 0))).sum()
+    assert picture.svg().count("part 1 of 2") == 2  # the title of the file and that of the matrix
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', picture.html(), re.DOTALL)[0])
+    assert [len(plot["live"]) for plot in data["plots"]] == [len(plot["rows"]) - 1 for plot in data["plots"]]
+    assert len(data["plots"]) == 2
+
+
+def test_a_query_on_a_grid_sees_the_tiles_of_all_parts() -> None:
+    source = "attention cross { grid (y: 32, x: 32)\n mask i.y == j.y or i.x == j.x }"
+    picture = show(source=source, query=(5, 9))
+    assert len(picture.plan.parts) == 2
+    assert "63 keys kept" in picture.text()
