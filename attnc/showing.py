@@ -107,9 +107,11 @@ class Picture:
 
     def _matrices(self, max_cells: tuple[int, int] = (200, 200), **options: Any) -> tuple[Matrix, ...]:
         """One for each part of the plan."""
-        given = {"rows": self.rows, "keys": self.keys, "max_cells": max_cells, **options}
         plans = by_part(self.plan)
-        found = (draw_matrix(plan, self.names, **given) for plan in plans)
+        found = (
+            draw_matrix(plan, self.names, rows=self.rows, keys=self.keys, max_cells=max_cells, **options)
+            for plan in plans
+        )
         if len(plans) == 1:
             return tuple(found)
         return tuple(
