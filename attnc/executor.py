@@ -19,8 +19,8 @@ from attnc.codegen.cache import key_of, load_entry, load_source, making, store_e
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
 from attnc.codegen.cpp_build import CompilerError
-from attnc.codegen.cpp_emitter import NoCppError
 from attnc.codegen.cpp_kernel import CppModule, CppStage, CppVariant, lower_cpp
+from attnc.codegen.cpp_levels import NoCppError
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.codegen.launch_cpp import TYPES, CppRunner, Work

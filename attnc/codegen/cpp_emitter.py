@@ -7,47 +7,27 @@ while keys go by), `key` (per column of a key tile, vectors in arrays), `pair` (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 from attnc.codegen.code import TensorCode
+from attnc.codegen.cpp_levels import VECTORS, Level, NoCppError, Val, join
+from attnc.codegen.cpp_loops import Loop, by_lanes, emit_cases, emit_feature_reduction, emit_vector, length, level_lines
 from attnc.codegen.expr_cpp import CPP
 from attnc.codegen.lookups import in_range
-from attnc.diagnostics import InternalError
 from attnc.ir.expand import cases_of, operand_kind, repeated_product
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Ref, Size, Value, int_const
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Reduce, Ref, Size, Value, Var, int_const
 from attnc.ir.intervals import Interval, interval
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 
-Level = Literal["const", "row", "run", "key", "pair", "feature"]
-VECTORS = ("key", "pair", "feature")
 _SPLAT = {"real": "bf", "int": "bi", "bool": "bb"}
-_SCALAR = {"real": "float", "int": "int64_t", "bool": "bool"}
-_VECTOR = {"real": "vf", "int": "vi", "bool": "vi"}
 _LOOK = {"real": "look_real", "int": "look_int", "bool": "look_bool"}
 _MAX_SQUARINGS = 1024
-
-
-class NoCppError(Exception):
-    """Something that this back end has no code for; the text says what."""
-
-
-@dataclass(frozen=True, slots=True)
-class Val:
-    """A value: its text where it lives. `wide`: a vector of 64-bit ints."""
-
-    text: str
-    level: Level
-    kind: str
-    wide: bool = False
-
-    @property
-    def type(self) -> str:
-        """The C++ type of it, or of an element of its array."""
-        if self.level not in VECTORS:
-            return _SCALAR[self.kind]
-        return "vl" if self.wide else _VECTOR[self.kind]
+_NAME = re.compile(r"\w+(\[[st]\])?")
+#: Cases of an `exists` up to which they are written out: constants then fold into each of them.
+_WRITTEN_OUT = 8
 
 
 @dataclass(slots=True)
@@ -60,7 +40,10 @@ class Lines:
 
 
 class CppEmitter:
-    """Writes expressions into `levels`; `refs` are named values, `leaves` those of indices, sizes and scalars."""
+    """Writes expressions into `levels`; `refs` are named values, `leaves` those of indices, sizes and scalars.
+
+    `vectors` tell what a token or a weighted accumulator is at one feature.
+    """
 
     def __init__(
         self,
@@ -74,6 +57,7 @@ class CppEmitter:
             level: Lines() for level in ("const", "row", "run", "key", "pair", "feature")
         }
         self.refs: dict[str, Val] = {}
+        self.vectors: dict[str, Callable[[str], Val]] = {}
         self.tensors_used: set[str] = set()
         self.scalars_used: set[str] = set()
         self._leaves = leaves
@@ -81,6 +65,7 @@ class CppEmitter:
         self._ranges = ranges
         self._wide = wide
         self._count = 0
+        self._loops: list[Loop] = []
 
     def restart(self, *levels: Level) -> list[Lines]:
         """Begin anew on some levels; returns what they held."""
@@ -93,13 +78,57 @@ class CppEmitter:
 
     def emit(self, expr: Expr) -> Val:
         """The value of an expression."""
-        for lines in self.levels.values():
-            if expr in lines.memo:
-                return lines.memo[expr]
+        loop = self._loop_of(expr)
+        known = [loop.memo] if loop is not None else [lines.memo for lines in self.levels.values()]
+        for memo in known:
+            if expr in memo:
+                return memo[expr]
         value = self._node(expr)
-        if isinstance(expr, Call | Lookup | Exists) and not isinstance(value.text, Const):
-            value = self.name(value)
-            self.levels[value.level].memo[expr] = value
+        if isinstance(expr, Call | Lookup | Exists | Reduce):
+            value = self.name(value, loop)
+            self._memo(value, loop)[expr] = value
+        return value
+
+    def _loop_of(self, expr: Expr) -> Loop | None:
+        """The innermost loop in which an expression varies."""
+        return next((loop for loop in reversed(self._loops) if loop.varies(expr)), None)
+
+    def _memo(self, value: Val, loop: Loop | None) -> dict[Expr, Val]:
+        return self.levels[value.level].memo if loop is None else loop.memo
+
+    @contextmanager
+    def inside(self, loop: Loop) -> Generator[None]:
+        """What is emitted meanwhile is inside a loop, which the caller writes."""
+        self._loops.append(loop)
+        yield
+        self._loops.pop()
+
+    @property
+    def loop(self) -> Loop:
+        """The innermost loop."""
+        return self._loops[-1]
+
+    @property
+    def feature(self) -> str | None:
+        """The index of the feature that a loop is at; None where vectors are lanes."""
+        return next((loop.index for loop in reversed(self._loops) if not loop.var), None)
+
+    def fresh(self, stem: str) -> str:
+        """A new name."""
+        self._count += 1
+        return f"{stem}{self._count}"
+
+    def variable(self, expr: Expr, level: Level, kind: str, lines: Callable[[str], list[str]]) -> Val:
+        """The value of a loop: `lines` fill the variable that they are given the text of."""
+        name, loop = self.fresh("x"), self._loop_of(expr)
+        place = self.levels[level] if loop is None else loop
+        if loop is not None:
+            value = Val(name, level, kind)
+            place.lines += [f"{value.type} {name};", *lines(name)]
+            return value
+        declared, body, value = level_lines(level, name, kind, lines)
+        self.levels[level].declared += declared
+        place.lines += body
         return value
 
     def at(self, value: Val, level: Level, *, wide: bool = False) -> str:
@@ -110,10 +139,14 @@ class CppEmitter:
         splat = "bl" if wide and value.kind == "int" else _SPLAT[value.kind]
         return f"{splat}({value.text})"
 
-    def name(self, value: Val) -> Val:
-        """The value under a name of its own, in a line of its level."""
-        self._count += 1
-        name = f"x{self._count}"
+    def name(self, value: Val, loop: Loop | None = None) -> Val:
+        """The value under a name of its own, in a line of its level or of a loop."""
+        if _NAME.fullmatch(value.text):
+            return value  # it has one
+        name = self.fresh("x")
+        if loop is not None:
+            loop.lines.append(f"const {value.type} {name} = {value.text};")
+            return Val(name, value.level, value.kind, value.wide)
         lines = self.levels[value.level]
         if value.level == "row":
             lines.declared.append(f"{value.type} {name}[ROWS];")
@@ -138,18 +171,31 @@ class CppEmitter:
                 return self._leaf(f"size:{name}")
             case Param(name=name):
                 return self._leaf(f"param:{name}")
+            case Value(name=name) | Ref(name=name) if name in self.vectors:
+                return self._vector(name, expr)
             case Value(name=name):
                 return self.refs[name] if name in self.refs else self._leaf(f"value:{name}")
             case Ref(name=name):
                 return self.refs[name]
+            case Var(name=name):
+                return Val(next(loop.index for loop in reversed(self._loops) if loop.var == name), "const", "int")
             case Lookup():
                 return self._lookup(expr)
             case Call():
                 return self._call(expr)
             case Exists(low=Const(value=low), high=Const(value=high)):
-                return self.emit(cases_of(expr, range(int(low), int(high))))
+                if high - low <= _WRITTEN_OUT:
+                    return self.emit(cases_of(expr, range(int(low), int(high))))
+                return emit_cases(self, expr, int(low), int(high))
+            case Reduce(axis="d"):
+                return emit_feature_reduction(self, expr)
             case _:
                 raise NoCppError(f"a {type(expr).__name__.lower()} inside a kernel")
+
+    def _vector(self, name: str, expr: Expr) -> Val:
+        if self.feature is not None:
+            return self.vectors[name](self.feature)
+        return self.refs[name] if name in self.refs else by_lanes(self, expr)
 
     def _leaf(self, key: str) -> Val:
         if key not in self._leaves:
@@ -160,6 +206,8 @@ class CppEmitter:
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def _call(self, expr: Call) -> Val:
+        if expr.fn in ("normalize", "concat", "rope"):
+            return emit_vector(self, expr)
         if expr.fn not in CPP:
             raise NoCppError(f"{expr.fn} inside a kernel")
         if expr.fn == "pow" and isinstance(expr.args[1], Const):
@@ -230,11 +278,13 @@ class CppEmitter:
         if any(dim == int_const(0) for dim in info.dims):
             return Val({"real": "0.0f", "int": "0", "bool": "false"}[kind], "const", kind)
         indices = [self.emit(index) for index in expr.indices]
-        level = join((*(index.level for index in indices), *(("feature",) if vector else ())))
+        lanes = vector and self.feature is None
+        level = join((*(index.level for index in indices), *(("feature",) if lanes else ())))
         rows = [self._row(info, axis, expr.indices[axis], value) for axis, value in enumerate(indices)]
-        if vector:
-            last = self.emit(info.dims[-1]).text
-            rows.append(Val(f"clamp(features(t), {last})", "feature", "int", wide=True))
+        if lanes:
+            rows.append(Val(f"clamp(features(t), {length(expr)})", "feature", "int", wide=True))
+        elif vector:
+            rows.append(Val(str(self.feature), "const", "int"))
         terms = [f"{self.at(row, level, wide=True)} * {info.stem}_s{axis}" for axis, row in enumerate(rows)]
         where = " + ".join(terms)
         exists = " && ".join(
@@ -254,22 +304,6 @@ class CppEmitter:
         if info.starts[axis]:
             text = f"({text} + {info.starts[axis]})"
         return Val(text, value.level, "int", wide=value.level in VECTORS)
-
-
-def join(levels: Iterable[Level]) -> Level:
-    """The lowest level where values of these levels are all at hand."""
-    found = set(levels)
-    if "feature" in found:
-        if found & {"key", "pair"}:
-            raise InternalError("features and columns in one vector")
-        return "feature"
-    if "pair" in found or ("key" in found and found & {"row", "run"}):
-        return "pair"
-    if "key" in found:
-        return "key"
-    if "run" in found:
-        return "run"
-    return "row" if "row" in found else "const"
 
 
 def literal(value: float, kind: str) -> str:

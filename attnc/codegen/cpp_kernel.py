@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from attnc.codegen.cpp_emitter import NoCppError
 from attnc.codegen.cpp_stage import StageText, key_clauses
 from attnc.codegen.cpp_text import KEYS, ROWS, CppModule, CppStage, CppVariant
 from attnc.codegen.provenance import describe
@@ -27,8 +26,6 @@ def native(name: str) -> str:
 
 def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     """Emit the module of a plan for one variant of calls. Raises NoCppError for what this back end has no code for."""
-    if plan.pair_dots:
-        raise NoCppError("an inner product of vectors that depend on both positions")
     own = any("h" in axes(clause) for part in plan.parts for clause in key_clauses(plan.mask_of(part)))
     built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
     lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attnc.codegen.cpp_emitter import CppEmitter, Lines, Val
+from attnc.codegen.cpp_emitter import CppEmitter, Lines
+from attnc.codegen.cpp_levels import Val
 from attnc.codegen.cpp_text import IDENTITY, indented
 from attnc.codegen.provenance import describe
 from attnc.ir.dependence import conjuncts
@@ -51,7 +52,7 @@ class RowText:
         emitter = self._emitter
         emitter.restart("run", "pair")
         pair = emitter.levels["pair"]
-        for term in self._plan.dots:
+        for term in (*self._plan.dots, *self._plan.pair_dots):
             emitter.refs[term.name] = Val(f"ld(s_{term.name} + s * KB + t * V)", "pair", "real")
         if first:
             self._head(pair.lines, keeps=keeps)

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attnc.codegen.context import Arg, EntryText, Variant
-from attnc.codegen.cpp_emitter import CppEmitter, Lines, Val
+from attnc.codegen.cpp_emitter import CppEmitter, Lines
+from attnc.codegen.cpp_levels import Val
+from attnc.codegen.cpp_pairs import operands, pair_lines, token_features
 from attnc.codegen.cpp_row import RowText
 from attnc.codegen.cpp_text import (
     CppStage,
     CppVariant,
     declared_lines,
+    finished_feature,
     finished_value,
     function_text,
     indented,
@@ -72,12 +75,15 @@ class StageText:
         )  # fmt: skip
         self._used: set[str] = set()
         self._scalars: set[str] = set()
-        self._dims = {name: dim for t in plan.dots for name, dim in ((t.left, t.dim), (t.right, t.dim))}
+        self._lefts, self._rights = operands(plan)
+        self._emitter.vectors.update(token_features(self._lefts, self._rights))
 
     def _new_emitter(self, indices: Mapping[str, Val]) -> CppEmitter:
         leaves = {"b": Val("b", "const", "int"), "hk": Val("hk", "const", "int"), **indices}
         for size in ("B", "H", "Hk", "N", "M"):
             leaves[f"size:{size}"] = Val("HK" if size == "Hk" else size, "const", "int")
+        for size, value in (("D", self._plan.head_dim), ("Dv", self._plan.value_dim)):
+            leaves[f"size:{size}"] = Val(f"int64_t({value})", "const", "int")
         for offset in ("q_offset", "k_offset"):
             leaves[f"value:{offset}"] = Val(offset, "const", "int")
         leaves["value:scale"] = Val("scale", "const", "real")
@@ -100,12 +106,9 @@ class StageText:
         )
         return text, CppStage(self._name, args, self._plan.parts.index(self._stage.part))
 
-    def _rights(self) -> list[tuple[str, int]]:
-        return list({t.right: t.dim for t in self._plan.dots}.items())
-
     def _packed_sizes(self) -> list[str]:
         """Floats per key tile of each packed operand; the values come last."""
-        return [f"KB * {dim}" for _, dim in self._rights()] + [f"KB * {padded_text(self._plan.value_dim)}"]
+        return [f"KB * {dim}" for _, dim in self._rights.items()] + [f"KB * {padded_text(self._plan.value_dim)}"]
 
     def _pack(self) -> str:
         """The function that packs one key tile of one key head."""
@@ -117,17 +120,17 @@ class StageText:
             f"const bool alive = {' && '.join(['true', *(v.text for v in alive)])};",
         ]
         loads: list[str] = []
-        for n, (name, dim) in enumerate((*self._rights(), (self._plan.values, self._plan.value_dim))):
-            last = n == len(self._rights())
+        for n, (name, dim) in enumerate((*self._rights.items(), (self._plan.values, self._plan.value_dim))):
+            last = n == len(self._rights)
             to = f"packed[{n}] + j * {padded_text(dim)}" if last else f"rows{n} + j * {dim}"
             loads.append(f"read_row({to}, {self._pointer(name, 'c')}, {self._stem(name)}_s3, {dim}, "
                          f"{padded_text(dim) if last else dim}, alive);")  # fmt: skip
-        self._note(emitter, [name for name, _ in self._rights()] + [self._plan.values])
-        sources = [f"alignas(64) float rows{n}[KB * {dim}];" for n, (_, dim) in enumerate(self._rights())]
-        packs = [f"pack_keys<{dim}>(packed[{n}], rows{n});" for n, (_, dim) in enumerate(self._rights())]
-        zeros = [f"memset(rows{n} + j * {dim}, 0, 4 * {dim});" for n, (_, dim) in enumerate(self._rights())]
+        self._note(emitter, [*self._rights, self._plan.values])
+        sources = [f"alignas(64) float rows{n}[KB * {dim}];" for n, (_, dim) in enumerate(self._rights.items())]
+        packs = [f"pack_keys<{dim}>(packed[{n}], rows{n});" for n, (_, dim) in enumerate(self._rights.items())]
+        zeros = [f"memset(rows{n} + j * {dim}, 0, 4 * {dim});" for n, (_, dim) in enumerate(self._rights.items())]
         values = padded_text(self._plan.value_dim)
-        zeros.append(f"memset(packed[{len(self._rights())}] + j * {values}, 0, 4 * {values});")
+        zeros.append(f"memset(packed[{len(self._rights)}] + j * {values}, 0, 4 * {values});")
         return function_text(
             f"static void {self._name}_pack(const Call& call, int64_t group, int64_t hk, int64_t h, int64_t tile, "
             "float* const* packed)",
@@ -175,11 +178,11 @@ class StageText:
 
     def _unit(self) -> str:
         plan, stage = self._plan, self._stage
-        lefts = list({t.left: t.dim for t in plan.dots}.items())
+        lefts = self._lefts.items()
         sweeps = [line for n in stage.sweeps for line in self._sweep(plan.sweeps[n])]
         finish = self._finish() if stage.finishes else self._leave()
         const, row = self._emitter.levels["const"], self._emitter.levels["row"]
-        self._note(self._emitter, [name for name, _ in lefts])
+        self._note(self._emitter, [*self._lefts])
         loads = [f"read_row(left_{name} + s * {dim}, {self._pointer(name, 'row[s]')}, {self._stem(name)}_s3, {dim}, "
                  f"{dim}, exists[s]);" for name, dim in lefts]  # fmt: skip
         accumulators = [acc for n in range(max(stage.sweeps) + 1) for acc in plan.sweeps[n].accumulators]
@@ -209,7 +212,7 @@ class StageText:
         )
 
     def _tile_buffers(self) -> list[str]:
-        lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in self._plan.dots]
+        lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in (*self._plan.dots, *self._plan.pair_dots)]
         lines += [f"alignas(64) float w_{a.name}[ROWS * KB], f_{a.name}[ROWS];" for a in self._weighted()]
         sizes = self._packed_sizes()
         lines += [f"alignas(64) float own{n}[{size}];" for n, size in enumerate(sizes)]
@@ -249,6 +252,8 @@ class StageText:
         full, partial = self._tile(sweep, partial=False), self._tile(sweep, partial=True)
         for acc in sweep.accumulators:
             self._emitter.refs[acc.name] = finished_value(acc)
+            if acc.weighted:
+                self._emitter.vectors[acc.name] = finished_feature(acc)
         pointers = [f"float* const* packed = own; float* tiles[{len(self._packed_sizes())}];"]
         steps = [f"tiles[{n}] = shared[{n}] + at * {size};" for n, size in enumerate(self._packed_sizes())]
         head = "head0" if self._query_heads else "0"
@@ -280,10 +285,12 @@ class StageText:
         emitter.restart("key")
         for acc in sweep.accumulators:
             emitter.refs.pop(acc.name, None)
+        pairs = [line for p in self._plan.pair_dots if self._reads(sweep, p.name) for line in pair_lines(emitter, p)]
         body = RowText(self._emitter, self._plan, self._mask, sweep, partial=partial).lines()
         key = emitter.levels["key"]
         emitter.restart("key")
-        reads = "jv[t]" in "".join(body) or "cv[t]" in "".join(body)
+        text = "".join((*pairs, *body))
+        reads = "jv[t]" in text or "cv[t]" in text
         columns_lines = self._columns(key, partial=partial) if partial or key.lines or reads else []
         dots = [
             f"inner_products<MR, {t.dim}>(left_{t.left} + first * {t.dim}, packed[{self._right(t.right)}], "
@@ -292,7 +299,7 @@ class StageText:
             if self._reads(sweep, t.name)
         ]
         sums = [
-            f"weighted_sum<MR, {padded_text(a.dim)}>(w_{a.name} + first * KB, packed[{len(self._rights())}], "
+            f"weighted_sum<MR, {padded_text(a.dim)}>(w_{a.name} + first * KB, packed[{len(self._rights)}], "
             f"f_{a.name} + first, {a.name} + first * {padded_text(a.dim)});"
             for a in sweep.accumulators if a.weighted
         ]  # fmt: skip
@@ -300,6 +307,7 @@ class StageText:
         return [
             *columns_lines,
             *(groups + line for line in dots),
+            *pairs,
             "for (int s = 0; s < used; s++) {",
             *indented(body, 2),
             "}",
@@ -324,7 +332,7 @@ class StageText:
         ]
 
     def _right(self, name: str) -> int:
-        return [right for right, _ in self._rights()].index(name)
+        return [*self._rights].index(name)
 
     def _reads(self, sweep: Sweep, name: str) -> bool:
         read = {node.name for acc in sweep.accumulators for node in walk(acc.body) if isinstance(node, Ref)}

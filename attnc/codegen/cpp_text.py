@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnc.codegen.context import Arg
-from attnc.codegen.cpp_emitter import Val
+from attnc.codegen.cpp_levels import Val
 from attnc.ir.plan import Accumulator, KernelPlan
 
 #: Queries of a unit, and keys of a tile.
@@ -103,6 +104,11 @@ def finished_value(acc: Accumulator) -> Val:
     if acc.weighted:
         return Val(f"ld({acc.name} + s * {padded_text(acc.dim)} + t * V)", "feature", "real")
     return Val(f"{acc.name}[s]", "run", "real")
+
+
+def finished_feature(acc: Accumulator) -> Callable[[str], Val]:
+    """How expressions read one feature of a weighted accumulator once its sweep is done."""
+    return lambda index: Val(f"{acc.name}[s * {padded_text(acc.dim)} + {index}]", "run", "real")
 
 
 def state_place(acc: Accumulator) -> str:

@@ -10,6 +10,7 @@ from attnc.drawing import Case
 from tests.property.agreement import assert_agrees
 from tests.property.specs import Spec, cases, specs
 
+FEW = settings(max_examples=max(1, settings().max_examples // 3))  # each compiles a module
 MANY = settings(max_examples=3 * settings().max_examples)
 calls = specs().flatmap(lambda spec: st.tuples(st.just(spec), cases(spec)))
 tiles = st.sampled_from([(16, 16), (32, 16), (16, 32)])
@@ -35,3 +36,9 @@ def test_the_torch_back_end_computes_random_specs(call: tuple[Spec, Case], tile:
 @given(call=calls, tile=tiles)
 def test_interpreted_kernels_compute_random_specs(call: tuple[Spec, Case], tile: tuple[int, int]) -> None:
     check(*call, "interpret", tile)
+
+
+@FEW
+@given(call=calls)
+def test_cpp_computes_random_specs(call: tuple[Spec, Case]) -> None:
+    check(*call, "cpp", (64, 64))

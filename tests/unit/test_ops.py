@@ -148,6 +148,7 @@ BAD: list[tuple[str, Change, tuple[str, ...]]] = [
     ("offset_shape", lambda c: c.changed(k_offset=ints([1, 2])), ("k_offset: expected an int tensor [1]", "[2]")),
     ("offset_dtype", lambda c: c.changed(k_offset=torch.tensor([1.0])), ("k_offset: expected", "float32")),
     ("offset_high", lambda c: c.changed(q_offset=2**31 - N), ("q_offset: positions 2147483643", "32 bits")),
+    ("offset_far", lambda c: c.changed(k_offset=torch.tensor([2**32])), ("k_offset: positions 4294967296", "32 bits")),
     ("offset_low", lambda c: c.changed(k_offset=-(2**31)), ("k_offset: positions -2147483648", "32 bits")),
     # packed documents
     ("packed_pair", lambda c: c.changed(cu_seqlens=(ints([0, N]),) * 3), ("cu_seqlens", "3 items")),

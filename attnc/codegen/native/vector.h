@@ -20,22 +20,56 @@ typedef float vf __attribute__((vector_size(4 * V)));
 typedef float vfu __attribute__((vector_size(4 * V), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(4 * V)));
 typedef int32_t viu __attribute__((vector_size(4 * V), aligned(4)));
-typedef int64_t vl __attribute__((vector_size(8 * V)));
+typedef int64_t vh __attribute__((vector_size(4 * V)));
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
+
+// Ints of 64 bits in two vectors of the machine's size: compilers take vectors of twice that size to pieces, slowly.
+struct vl {
+  vh low, high;
+};
+INLINE int32_t lane(vi x, int n) { return x[n]; }
+INLINE float lane(vf x, int n) { return x[n]; }
+INLINE int64_t lane(vl x, int n) { return n < V / 2 ? x.low[n] : x.high[n - V / 2]; }
+// From an array: GCC 12 loses what is written lane by lane into two vectors at once.
+template <class F> INLINE vl lanes(F f) {
+  int64_t y[V];
+  vl x;
+  for (int n = 0; n < V; n++) y[n] = f(n);
+  memcpy(&x, y, sizeof x);
+  return x;
+}
+INLINE vl bl(int64_t x) { return {vh{} + x, vh{} + x}; }
+#define ON_HALVES(OP) \
+  INLINE vl operator OP(vl a, vl b) { return {a.low OP b.low, a.high OP b.high}; } \
+  INLINE vl operator OP(vl a, int64_t b) { return a OP bl(b); }
+ON_HALVES(+) ON_HALVES(-) ON_HALVES(*) ON_HALVES(/) ON_HALVES(&)
+ON_HALVES(<) ON_HALVES(<=) ON_HALVES(>) ON_HALVES(>=) ON_HALVES(==) ON_HALVES(!=)
+INLINE vl operator-(vl a) { return {-a.low, -a.high}; }
+INLINE vl operator>>(vl a, int n) { return {a.low >> n, a.high >> n}; }
 
 INLINE vf ld(const float* p) { return *(const vf*)p; }
 INLINE vf ldu(const float* p) { return *(const vfu*)p; }
 INLINE void st(float* p, vf x) { *(vf*)p = x; }
 INLINE vf bf(float x) { return x - vf{}; }  // not x + 0, which would turn -0 into 0: this is a mere copy
 INLINE vi bi(int64_t x) { return vi{} + (int32_t)x; }
-INLINE vl bl(int64_t x) { return vl{} + x; }
 INLINE vi bb(bool x) { return vi{} - (int32_t)x; }
-INLINE vl wide(vi x) { return __builtin_convertvector(x, vl); }
+INLINE vl wide(vi x) {
+  typedef int32_t vq __attribute__((vector_size(2 * V)));
+  vq low, high;
+  memcpy(&low, &x, sizeof low);
+  memcpy(&high, (const char*)&x + sizeof low, sizeof high);
+  return {__builtin_convertvector(low, vh), __builtin_convertvector(high, vh)};
+}
+INLINE vl wide(vl x) { return x; }
 INLINE int64_t wide(int64_t x) { return x; }
-INLINE vi narrow(vl x) { return __builtin_convertvector(x, vi); }
+INLINE vi narrow(vl x) {  // the low half of every number
+  vi even;
+  for (int n = 0; n < V; n++) even[n] = 2 * n;
+  return __builtin_shuffle((vi)x.low, (vi)x.high, even);
+}
 INLINE vf real(vi x) { return __builtin_convertvector(x, vf); }
-INLINE vf real(vl x) { return __builtin_convertvector(x, vf); }
+INLINE vf real(vl x) { vf y; for (int n = 0; n < V; n++) y[n] = (float)lane(x, n); return y; }
 INLINE float real(int64_t x) { return (float)x; }
 INLINE bool not_(bool x) { return !x; }
 INLINE vi not_(vi x) { return ~x; }
@@ -45,7 +79,8 @@ INLINE int64_t sel(bool c, int64_t a, int64_t b) { return c ? a : b; }
 INLINE bool sel(bool c, bool a, bool b) { return c ? a : b; }
 INLINE vf sel(vi c, vf a, vf b) { return c ? a : b; }
 INLINE vi sel(vi c, vi a, vi b) { return c ? a : b; }
-INLINE vl sel(vi c, vl a, vl b) { return wide(c) ? a : b; }
+INLINE vl pick(vl c, vl a, vl b) { return {c.low ? a.low : b.low, c.high ? a.high : b.high}; }
+INLINE vl sel(vi c, vl a, vl b) { return pick(wide(c), a, b); }
 
 // A NaN in either operand of a minimum or maximum gives NaN.
 INLINE vf max_(vf a, vf b) { vf m = a > b ? a : b; return a == a ? m : a; }
@@ -54,21 +89,22 @@ INLINE float max_(float a, float b) { return a != a ? a : a > b ? a : b; }
 INLINE float min_(float a, float b) { return a != a ? a : a < b ? a : b; }
 INLINE vi max_(vi a, vi b) { return a > b ? a : b; }
 INLINE vi min_(vi a, vi b) { return a < b ? a : b; }
-INLINE vl max_(vl a, vl b) { return a > b ? a : b; }
-INLINE vl min_(vl a, vl b) { return a < b ? a : b; }
+INLINE vl max_(vl a, vl b) { return pick(a > b, a, b); }
+INLINE vl min_(vl a, vl b) { return pick(a < b, a, b); }
 INLINE int64_t max_(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE vf abs_(vf x) { return (vf)((vi)x & 0x7fffffff); }
 INLINE float abs_(float x) { return fabsf(x); }
 INLINE vi abs_(vi x) { return x < 0 ? -x : x; }
-INLINE vl abs_(vl x) { return x < 0 ? -x : x; }
+INLINE vl abs_(vl x) { return pick(x < 0, -x, x); }
 INLINE int64_t abs_(int64_t x) { return x < 0 ? -x : x; }
 template <class T> INLINE T sign_(T x) { return x > 0 ? T{} + 1 : x < 0 ? T{} - 1 : T{}; }
+INLINE vl sign_(vl x) { return pick(x > 0, bl(1), pick(x < 0, bl(-1), bl(0))); }
 template <class T> INLINE T relu_(T x) { return max_(x, T{}); }
 
 // Rounded toward minus infinity, for divisors above 0.
 INLINE int64_t floordiv(int64_t a, int64_t b) { int64_t q = a / b; return q * b > a ? q - 1 : q; }
-INLINE vl floordiv(vl a, vl b) { vl q = a / b; return q * b > a ? q - 1 : q; }
+INLINE vl floordiv(vl a, vl b) { const vl q = a / b; return pick(q * b > a, q - 1, q); }
 INLINE vi floordiv(vi a, vi b) {
   // Twice by the reciprocal: the second time the rest is small, so that its quotient is off by one at most.
   const vf inverse = 1.0f / real(b);
@@ -86,12 +122,8 @@ INLINE int64_t bit_length(int64_t x) {
   uint64_t y = x < 0 ? -(uint64_t)x : x;
   return y ? 64 - __builtin_clzll(y) : 0;
 }
-template <class T> INLINE T lanes_bit_length(T x) {
-  for (int n = 0; n < V; n++) x[n] = bit_length(x[n]);
-  return x;
-}
-INLINE vi bit_length(vi x) { return lanes_bit_length(x); }
-INLINE vl bit_length(vl x) { return lanes_bit_length(x); }
+INLINE vi bit_length(vi x) { for (int n = 0; n < V; n++) x[n] = bit_length((int64_t)x[n]); return x; }
+INLINE vl bit_length(vl x) { return lanes([&](int n) { return bit_length(lane(x, n)); }); }
 
 INLINE vf floor_(vf x) {
   vf t = real(__builtin_convertvector(x, vi));
@@ -184,6 +216,16 @@ INLINE float sin_(float x) { return sinf(x); }
 INLINE vf sin_(vf x) { for (int n = 0; n < V; n++) x[n] = sinf(x[n]); return x; }
 INLINE float cos_(float x) { return cosf(x); }
 INLINE vf cos_(vf x) { for (int n = 0; n < V; n++) x[n] = cosf(x[n]); return x; }
+// Rotations: how far pair n turns per position, in turns, and the angle at a position, all but the last step in double.
+INLINE double turns(int64_t n, int64_t count, double theta) { return pow(theta, -2.0 * n / count) / 6.283185307179586; }
+INLINE float rest_of_turn(double x) { return (float)((x - floor(x)) * 6.283185307179586); }
+INLINE float angle(int64_t position, double per) { return rest_of_turn(position * per); }
+INLINE float angle(float position, double per) { return rest_of_turn(position * per); }
+template <class T> INLINE vf angle(T position, double per) {
+  vf x;
+  for (int n = 0; n < V; n++) x[n] = rest_of_turn(lane(position, n) * per);
+  return x;
+}
 INLINE float power(float x, float y) { return powf(x, y); }
 INLINE vf power(vf x, vf y) { for (int n = 0; n < V; n++) x[n] = powf(x[n], y[n]); return x; }
 INLINE int64_t power(int64_t x, int64_t y) { int64_t r = 1; while (y-- > 0) r *= x; return r; }
@@ -248,33 +290,27 @@ INLINE void put(bfloat* p, float x) {
 }
 INLINE void put(half* p, float x) { _Float16 h = (_Float16)x; memcpy(p, &h, 2); }
 
-INLINE vl features(int t) {
-  vl x;
-  for (int n = 0; n < V; n++) x[n] = t * V + n;
-  return x;
-}
+INLINE vl features(int t) { return lanes([&](int n) { return (int64_t)(t * V + n); }); }
 INLINE int64_t clamp(int64_t x, int64_t size) { return x < 0 ? 0 : x < size ? x : size - 1; }
-INLINE vl clamp(vl x, int64_t size) { vl y = x < size ? x : vl{} + (size - 1); return y < 0 ? vl{} : y; }
+INLINE vl clamp(vl x, int64_t size) { return max_(min_(x, bl(size - 1)), bl(0)); }
 template <class T> INLINE auto look(const T* p, int64_t at, bool exists) -> decltype(number(*p)) {
   return exists ? number(p[at]) : decltype(number(*p)){};
 }
 template <class T> INLINE vf look_real(const T* p, vl at, bool exists) {
   vf x{};
-  if (exists) for (int n = 0; n < V; n++) x[n] = number(p[at[n]]);
+  if (exists) for (int n = 0; n < V; n++) x[n] = number(p[lane(at, n)]);
   return x;
 }
 template <class T> INLINE vi look_int(const T* p, vl at, bool exists) {
   vi x{};
-  if (exists) for (int n = 0; n < V; n++) x[n] = (int32_t)number(p[at[n]]);
+  if (exists) for (int n = 0; n < V; n++) x[n] = (int32_t)number(p[lane(at, n)]);
   return x;
 }
 template <class T> INLINE vl look_wide(const T* p, vl at, bool exists) {
-  vl x{};
-  if (exists) for (int n = 0; n < V; n++) x[n] = number(p[at[n]]);
-  return x;
+  return exists ? lanes([&](int n) { return (int64_t)number(p[lane(at, n)]); }) : vl{};
 }
 template <class T> INLINE vi look_bool(const T* p, vl at, bool exists) {
   vi x{};
-  if (exists) for (int n = 0; n < V; n++) x[n] = -(int32_t)number(p[at[n]]);
+  if (exists) for (int n = 0; n < V; n++) x[n] = -(int32_t)number(p[lane(at, n)]);
   return x;
 }

@@ -36,6 +36,8 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "elu": (torch.nn.functional.elu, 1.0),
     "sqrt_": (torch.sqrt, 0.5),
     "floor_": (torch.floor, 0.0),
+    "sin_": (torch.sin, 1.0),
+    "cos_": (torch.cos, 1.0),
 }
 SPECIAL = (
     0.0,

@@ -1,0 +1,116 @@
+"""The C++ back end has code for all that a kernel may contain: loops over cases and features, 64-bit integers."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attnc
+from attnc.codegen.cpp_build import load_library
+from attnc.codegen.cpp_kernel import native
+from attnc.drawing import Case
+from tests.property.agreement import assert_agrees
+
+NEAR = "min(max(i - j, -4), 4) + 4"
+SPECS = {
+    "cases": "attention a(t: int[H, 40], u: int[B, M]) {\n"
+    "  mask exists r in 0..40: j - t[h, r] == i % 7 or (exists p in 2..12: u[b, j] * p == i + r)\n}",
+    "pairs": f"attention a(r: real[H, 9, D], z: real[H, 3], y: real[H, 9, 3]) {{\n"
+    f"  score dot(q, k + r[h, {NEAR}]) * scale + dot(rope(q, i - j, theta: 100, dims: 6), k) / 4\n"
+    f"  bias dot(concat(q * real(i - j) / 9, y[h, {NEAR}]), concat(k, z[h])) * scale + "
+    f"dot(q * max[d](k), r[h, {NEAR}]) / 8\n}}",
+    "outputs": "attention a(g: real[Dv]) {\n"
+    "  out = rope(o / sqrt(mean[d](o * o) + 0.01) * g, -i, theta: 30, dims: 4) - max[d](o)\n}",
+    "rotations": "attention a {\n"
+    "  score dot(rope(q, i - j, theta: 50, dims: 4, start: 2, interleaved: true), k) * scale\n"
+    "  out = sum[d](o) * normalize(o)\n}",
+}
+CASES = {
+    "whole": Case(batch=2, heads=4, key_heads=2, queries=70, keys=131, head_dim=10, value_dim=20, ints=(-9, 60)),
+    "packed": Case(
+        heads=2, queries=40, keys=90, head_dim=7, value_dim=5, documents=((30, 80), (0, 3), (10, 7)), ints=(-9, 60)
+    ),
+    "far": Case(
+        batch=2,
+        heads=2,
+        queries=33,
+        keys=65,
+        head_dim=8,
+        value_dim=16,
+        q_offset=((1 << 31) - 99, 5),
+        k_offset=((1 << 31) - 99, -(1 << 30)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "case"),
+    [("cases", "whole"), ("cases", "far"), ("pairs", "whole"), ("outputs", "packed"), ("rotations", "far")],
+)
+def test_loops_inside_expressions(spec: str, case: str) -> None:
+    assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
+
+
+# -- integers of 64 bits ---------------------------------------------------------------------------------------------
+
+#: What is tried, as C++ of vectors x, y and a divisor, and as Python of numbers.
+WIDE = {
+    "x + y": lambda x, y: x + y,
+    "x - y": lambda x, y: x - y,
+    "-x": lambda x, y: -x,
+    "x * bl(3)": lambda x, y: x * 3,
+    "floordiv(x, bl(7))": lambda x, y: x // 7,
+    "floormod(x, bl(7))": lambda x, y: x % 7,
+    "(x >> 3)": lambda x, y: x >> 3,
+    "(x & 15)": lambda x, y: x & 15,
+    "min_(x, y)": min,
+    "max_(x, y)": max,
+    "abs_(x)": lambda x, y: abs(x),
+    "sign_(x)": lambda x, y: (x > 0) - (x < 0),
+    "bit_length(x)": lambda x, y: x.bit_length(),
+    "clamp(x, 1000)": lambda x, y: min(max(x, 0), 999),
+    "sel(narrow(x < y), x, bl(5))": lambda x, y: x if x < y else 5,
+    "wide(narrow(x <= y) & narrow(x != y))": lambda x, y: -int(x < y),
+    "wide(narrow(x >= y) ^ narrow(x == y))": lambda x, y: -int(x > y),
+    "lanes([&](int n) { return (int64_t)real(x)[n]; })": lambda x, y: int(np.float32(x)),
+    "wide(bit_length(narrow(x)))": lambda x, y: ((x + 2**31) % 2**32 - 2**31).bit_length(),
+    "wide(narrow(x))": lambda x, y: (x + 2**31) % 2**32 - 2**31,
+}
+
+
+@pytest.fixture(scope="module")
+def wide() -> Any:
+    loops = "".join(
+        f'extern "C" void on{n}(int64_t* px, const int64_t* py, int64_t n) {{\n'
+        "  for (int64_t i = 0; i < n; i += V) {\n    vl x, y;\n"
+        "    memcpy(&x, px + i, sizeof x); memcpy(&y, py + i, sizeof y);\n"
+        f"    const vl z = {text};\n    memcpy(px + i, &z, sizeof z);\n  }}\n}}\n"
+        for n, text in enumerate(WIDE)
+    )
+    return load_library(native("vector.h") + loops)
+
+
+@pytest.mark.parametrize("text", WIDE)
+def test_vectors_of_64_bit_integers_compute_like_python(wide: Any, text: str) -> None:
+    random = np.random.default_rng(0)
+    edges = [0, 1, -1, 6, 7, -7, -8, 999, 1000, 2**31, -(2**31), 2**40, -(2**40), 2**60, -(2**60), 3]
+    x = np.array([*edges, *random.integers(-(2**60), 2**60, 240)], np.int64)
+    y = np.array([*edges[3:], *edges[:3], *x[16:128], *random.integers(-(2**60), 2**60, 128)], np.int64)
+    found = x.copy()
+    function = getattr(wide, f"on{list(WIDE).index(text)}")
+    function(*(ctypes.c_void_p(array.ctypes.data) for array in (found, y)), ctypes.c_int64(len(x)))
+    assert found.tolist() == [WIDE[text](a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+
+
+def test_what_has_many_cases_compiles_in_time() -> None:
+    """Written out, 128 cases of 64-bit comparisons kept the compiler busy for minutes."""
+    op = attnc.compile("std:bigbird", backend="cpp", params={"random": 128, "block": 16})
+    q = torch.randn(1, 2, 100, 16)
+    table = torch.randint(0, 6, (2, 6, 128))
+    out = op(q, q, q, random_table=table)
+    torch.testing.assert_close(out.double(), op.reference(q, q, q, random_table=table), rtol=1e-5, atol=3e-6)
+    assert len(op.source) < 60_000
