@@ -21,7 +21,6 @@ from attnc.ir.intervals import INT32
 from attnc.ir.module import AttentionModule, Range, ScalarParam, TensorParam
 from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
-from attnc.packing import int_list
 
 MAX_HEAD_DIM = 256
 #: "meta" tensors have shapes only: their results, too.
@@ -286,11 +285,16 @@ def _check_offset(name: str, offset: Any, call: RawCall, sizes: Mapping[str, int
         if offset.device != call.q.device:
             refuse(f"{name}: expected the device of q, {call.q.device}, got {offset.device}")
         if _may_read(call, offset):
-            for value in int_list(offset):
+            for value in _numbers(offset):
                 _check_reach(name, value, sizes)
         return offset.to(torch.int32).contiguous()
     _check_reach(name, offset, sizes)
     return offset
+
+
+def _numbers(tensor: Tensor) -> list[int]:
+    found: list[int] = tensor.tolist()  # pyright: ignore[reportUnknownMemberType]  # torch types it so
+    return found
 
 
 def _may_read(call: RawCall, tensor: Tensor) -> bool:
@@ -332,7 +336,7 @@ def _check_starts(size: str, starts: Any, call: RawCall, total: int) -> Tensor:
     if starts.device != call.q.device:
         refuse(f"cu_seqlens: expected the device of q, {call.q.device}, got {starts.device}")
     if _may_read(call, starts):
-        values = int_list(starts)
+        values = _numbers(starts)
         if values[0] != 0 or values[-1] != total or any(a > b for a, b in pairwise(values)):
             refuse(f"cu_seqlens: expected 0 <= ... <= {total} = {size}, never falling, got {values[:8]}...")
     return starts.to(torch.int32).contiguous()
