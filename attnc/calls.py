@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -293,8 +293,7 @@ def _check_offset(name: str, offset: Any, call: RawCall, sizes: Mapping[str, int
 
 
 def _numbers(tensor: Tensor) -> list[int]:
-    found: list[int] = tensor.tolist()  # pyright: ignore[reportUnknownMemberType]  # torch types it so
-    return found
+    return cast(Any, tensor).tolist()
 
 
 def _may_read(call: RawCall, tensor: Tensor) -> bool:
