@@ -22,7 +22,7 @@ from attnc.codegen.cpp_kernel import native
 from attnc.diagnostics import AttncError, InternalError
 
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-w",
-         "-ffp-contract=fast")  # fmt: skip
+         "-ffp-contract=fast", "-fwrapv")  # fmt: skip
 #: Seconds that a compiler may take for one module.
 PATIENCE = 120
 
