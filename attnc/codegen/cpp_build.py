@@ -59,7 +59,10 @@ def _features() -> str:
 
 
 def machine_flags() -> tuple[str, ...]:
-    """Flags that make the compiler use all of this machine."""
+    """Flags that make the compiler use all of this machine, or what `$ATTNC_MARCH` names (`haswell`, `x86-64`)."""
+    named = os.environ.get("ATTNC_MARCH")
+    if named:
+        return (f"-march={named}",)
     if "avx512f" in _features():
         return ("-march=native", "-mprefer-vector-width=512")
     return ("-march=native",)

@@ -161,7 +161,7 @@ INLINE vf range(float low, float high, vf x) {
   return bf(high) < y ? bf(high) : y;
 }
 #endif
-// 2^x and e^x to one unit in the last place, 0 below 2^-126; NaN and infinity as they should be.
+// 2^x and e^x to one unit in the last place (1.2 where nothing multiplies and adds at once), 0 below 2^-126; NaN and infinity as they should be.
 INLINE vf exp2_(vf x) {
   const vf y = range(-127.0f, 129.0f, x), n = nearest(y);
   const vf r = scaled(exp2_near_zero(y - n), n);

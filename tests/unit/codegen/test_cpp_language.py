@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,16 @@ CASES = {
     [("cases", "whole"), ("cases", "far"), ("pairs", "whole"), ("outputs", "packed"), ("rotations", "far")],
 )
 def test_loops_inside_expressions(spec: str, case: str) -> None:
+    assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64; runs on one")
+@pytest.mark.parametrize("march", ["haswell", "x86-64"])
+@pytest.mark.parametrize(("spec", "case"), [("pairs", "whole"), ("cases", "far")])
+def test_vectors_of_smaller_machines(monkeypatch: pytest.MonkeyPatch, march: str, spec: str, case: str) -> None:
+    if march == "haswell" and "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("this processor has no AVX2; runs on one that has")
+    monkeypatch.setenv("ATTNC_MARCH", march)
     assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
 
 
