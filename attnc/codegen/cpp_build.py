@@ -10,7 +10,9 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from functools import cache
@@ -23,6 +25,7 @@ from attnc.diagnostics import AttncError, InternalError
 
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-w",
          "-ffp-contract=fast", "-fwrapv")  # fmt: skip
+_EXPORTED = re.compile(r'^extern "C" \w+ (\w+)\(', re.MULTILINE)
 #: Seconds that a compiler may take for one module.
 PATIENCE = 120
 
@@ -39,13 +42,25 @@ def compiler() -> str | None:
     return next((found for name in candidates if (found := shutil.which(name))), None)
 
 
+def _run(command: tuple[str, ...]) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command; one that takes too long ends with all that it started."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    ) as process:
+        try:
+            out, complaint = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, out, complaint
+
+
 @cache
 def _version(path: str) -> str:
     try:
-        done = subprocess.run((path, "--version"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        return _run((path, "--version"))[1]
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CompilerError(f"the C++ compiler {path} does not run: {error}") from None
-    return done.stdout
 
 
 @cache
@@ -110,26 +125,46 @@ def _build(source: str, path: str, flags: tuple[str, ...], key: str) -> None:
         text.write_text(source, encoding="utf-8")
         command = (path, *flags, str(text), "-o", str(made))
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            status, _, complaint = _run(command)
         except subprocess.TimeoutExpired:
             raise CompilerError(f"the C++ compiler {path} took longer than {PATIENCE} s") from None
         except OSError as error:
             raise CompilerError(f"the C++ compiler {path} does not run: {error}") from None
-        if done.returncode != 0 or not made.exists():
-            raise CompilerError(f"the C++ compiler {path} failed ({done.returncode}):\n{_excerpt(done.stderr)}")
+        if status != 0 or not made.is_file():
+            raise CompilerError(f"the C++ compiler {path} failed ({status}){_excerpt(complaint)}")
         data = made.read_bytes()
-        try:
-            ctypes.CDLL(str(made))
-        except OSError as error:
-            raise CompilerError(f"what the C++ compiler {path} made does not load: {error}") from None
+        wrong = _what_is_wrong(made, data, source)
+        if wrong:
+            raise CompilerError(f"what the C++ compiler {path} made does not load: {wrong}")
         made.chmod(0o600)
         made.replace(_file(key))
         store_entry("so", key, hashlib.sha256(data).hexdigest())
 
 
+def _what_is_wrong(made: Path, data: bytes, source: str) -> str:
+    """Why a new library is not what its source says; "" when it is."""
+    if not _is_whole(data):
+        return "it is cut short"
+    try:
+        library = ctypes.CDLL(str(made))
+    except OSError as error:
+        return str(error)
+    missing = [name for name in _EXPORTED.findall(source) if not hasattr(library, name)]
+    return f"it has no function {missing[0]}" if missing else ""
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a library has the table that linkers put last: loading one that is cut short ends the process."""
+    if data[:6] != b"\x7fELF\x02\x01" or len(data) < 64:
+        return data[:4] != b"\x7fELF"  # the loader refuses what is no library
+    start = int.from_bytes(data[40:48], "little")
+    size, count = (int.from_bytes(data[at : at + 2], "little") for at in (58, 60))
+    return start + size * count <= len(data)
+
+
 def _excerpt(text: str) -> str:
     lines = text.splitlines()
-    return "\n".join(lines[:20])
+    return ":\n" + "\n".join(lines[:20]) if lines else ""
 
 
 @cache

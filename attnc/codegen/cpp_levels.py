@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from attnc.diagnostics import InternalError
+from attnc.diagnostics import AttncError, InternalError
 
 Level = Literal["const", "row", "run", "key", "pair", "feature"]
 VECTORS = ("key", "pair", "feature")
@@ -14,7 +14,7 @@ _SCALAR = {"real": "float", "int": "int64_t", "bool": "bool"}
 _VECTOR = {"real": "vf", "int": "vi", "bool": "vi"}
 
 
-class NoCppError(Exception):
+class NoCppError(AttncError):
     """Something that this back end has no code for; the text says what."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -214,6 +215,14 @@ def test_auto_differentiates_and_takes_double_precision() -> None:
 SOURCE = 'extern "C" int answer() {{ return {}; }}\n'
 
 
+#: The start of a compiler that runs the real one and then spoils what that made.
+REAL = (
+    "import os, pathlib, subprocess; path = pathlib.Path(sys.argv[-1])\n"
+    f"real = {shutil.which('g++') or shutil.which('clang++') or 'c++'!r}\n"
+    "subprocess.run([real, *sys.argv[1:]], check=True)\n"
+)
+
+
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts a script in the place of the C++ compiler."""
@@ -237,6 +246,10 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         ("print('no such flag', file=sys.stderr); sys.exit(3)", r"failed \(3\):\nno such flag"),
         ("open(sys.argv[-1], 'w').write('garbage')", "does not load"),
         ("pass", "failed"),
+        ("import os; os.mkdir(sys.argv[-1])", "failed"),
+        ("sys.stderr.buffer.write(bytes(range(256))); sys.exit(1)", "failed"),
+        (REAL + "path.write_bytes(path.read_bytes()[:9000])", "does not load: it is cut short"),
+        (REAL + "os.system(f'echo | {real} -shared -x c++ - -o {path}')", "does not load: it has no function answer"),
     ],
 )
 def test_a_compiler_that_fails_leaves_an_error_and_no_entry(
@@ -252,11 +265,19 @@ def test_a_compiler_that_fails_leaves_an_error_and_no_entry(
     assert load_library(text).answer() == 41
 
 
-def test_a_compiler_that_hangs_is_given_up(compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler("import time; time.sleep(60)")
-    monkeypatch.setattr(cpp_build, "PATIENCE", 2)
-    with pytest.raises(CompilerError, match="longer than 2 s"):
+def test_a_compiler_that_hangs_is_ended_with_what_it_started(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    compiler(
+        "import subprocess; p = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(started)!r}, 'w').write(str(p.pid)); p.wait()"
+    )
+    monkeypatch.setattr(cpp_build, "PATIENCE", 3)
+    with pytest.raises(CompilerError, match="longer than 3 s"):
         load_library(SOURCE.format(42))
+    state = Path(f"/proc/{started.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_without_a_compiler_torch_computes_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
