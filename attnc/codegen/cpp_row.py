@@ -24,6 +24,7 @@ class RowText:
         self._emitter = emitter
         self._plan = plan
         self._mask = mask
+        self._bare = _bare_extrema(plan)
 
     def lines(self) -> list[str]:
         """All of them."""
@@ -93,7 +94,10 @@ class RowText:
             pair.lines.append(f"{acc.name}_v += {text};")
         else:
             sign = ">" if acc.op == "max" else "<"
-            pair.lines.append(f"{{ const vf y = {text}; {acc.name}_v = y {sign} {acc.name}_v ? y : {acc.name}_v; }}")
+            larger = f"y {sign} {acc.name}_v ? y : {acc.name}_v"
+            if acc.name in self._bare:
+                larger = f"{acc.op}_(y, {acc.name}_v)"
+            pair.lines.append(f"{{ const vf y = {text}; {acc.name}_v = {larger}; }}")
 
     def _combine(self, acc: Accumulator, factor: str | None) -> list[str]:
         """The accumulator with this tile; extrema become what later phases read."""
@@ -106,9 +110,12 @@ class RowText:
         self._emitter.refs[name] = Val(f"{name}_safe", "run", "real")
         self._emitter.refs[f"{name}.old"] = Val(f"{name}[s]", "run", "real")
         sign = ">" if acc.op == "max" else "<"
+        tile, new = f"reduce_{acc.op}({name}_v)", f"{name}_tile {sign} {name}[s] ? {name}_tile : {name}[s]"
+        if name in self._bare:
+            tile, new = f"or_nan({tile}, {name}_v)", f"{acc.op}_({name}_tile, {name}[s])"
         return [
-            f"const float {name}_tile = reduce_{acc.op}({name}_v);",
-            f"const float {name}_new = {name}_tile {sign} {name}[s] ? {name}_tile : {name}[s];",
+            f"const float {name}_tile = {tile};",
+            f"const float {name}_new = {new};",
             f"const float {name}_safe = {name}_new == {IDENTITY[acc.op]} ? 0.0f : {name}_new;",
         ]
 
@@ -121,3 +128,21 @@ class RowText:
         old = sorted({node.name for node in walk(acc.rescale) if isinstance(node, Ref) and node.name.endswith(".old")})
         started = " && ".join(f"(fabsf({name.removesuffix('.old')}[s]) < INFINITY)" for name in old)
         return f"({started} ? {text} : 0.0f)"
+
+
+def _bare_extrema(plan: KernelPlan) -> frozenset[str]:
+    """Extrema that a result reads without a sum of what they rescale: they have to pass NaN on themselves.
+
+    Such a sum turns NaN with any of its terms, so the usual comparison, which loses NaN, is enough for other extrema.
+    """
+    rescaled = {acc.name: _names(acc.body) for acc in plan.accumulators if acc.op == "sum"}
+    extrema = {acc.name for acc in plan.accumulators if acc.op != "sum"}
+    found: set[str] = set()
+    for expr in (plan.output, *(binding.expr for binding in plan.aux)):
+        read = _names(expr)
+        found |= (read & extrema).difference(*(rescaled[name] for name in read if name in rescaled))
+    return frozenset(found)
+
+
+def _names(expr: Expr) -> set[str]:
+    return {node.name for node in walk(expr) if isinstance(node, Ref)}

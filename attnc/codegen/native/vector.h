@@ -268,6 +268,7 @@ template <class F> INLINE float reduce(vf x, F combine) {
 INLINE float reduce_max(vf x) { return reduce(x, [](auto a, auto b) { return a > b ? a : b; }); }
 INLINE float reduce_min(vf x) { return reduce(x, [](auto a, auto b) { return a < b ? a : b; }); }
 INLINE float reduce_sum(vf x) { return reduce(x, [](auto a, auto b) { return a + b; }); }
+INLINE float or_nan(float x, vf of) { return reduce_sum(of == of ? vf{} : bf(1.0f)) > 0 ? NAN : x; }
 
 // -- elements of tensors ----------------------------------------------------------------------------------------------
 

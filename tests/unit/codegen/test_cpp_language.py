@@ -67,6 +67,34 @@ def test_vectors_of_smaller_machines(monkeypatch: pytest.MonkeyPatch, march: str
     assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
 
 
+EXTREMA = """normalizer n {
+  m = max[j](s)
+  p = exp(s - m)
+  w = p / sum[j](p)
+  aux m = m
+  aux low = min[j](s)
+}
+attention a(t: real[B, M]) {
+  mask j <= i
+  bias t[b, j]
+  normalizer n
+}"""
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_statistics_of_what_is_not_finite(value: float) -> None:
+    """A NaN reaches an extremum that is a result itself; a key of weight zero does not."""
+    op = attnc.compile(source=EXTREMA, backend="cpp")
+    q = torch.randn(1, 1, 150, 8)
+    for at in (0, 3, 70, 149):
+        bias = torch.zeros(1, 150)
+        bias[0, at] = value
+        found, exact = (f(q, q, q, t=bias, return_aux=True) for f in (op, op.reference))
+        torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-5, atol=1e-5, equal_nan=True)
+        for name in ("m", "low"):
+            torch.testing.assert_close(found[1][name].double(), exact[1][name], rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
 # -- integers of 64 bits ---------------------------------------------------------------------------------------------
 
 #: What is tried, as C++ of vectors x, y and a divisor, and as Python of numbers.
