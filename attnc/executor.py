@@ -45,6 +45,8 @@ _INTERPRET_TILE = Tile(32, 32)
 _KEPT_WORK = 64
 #: Tiles of the C++ back end, which knows no others.
 _CPP_TILE = Tile(64, 64)
+#: Lists that are kept: a text that grows has another one at every step.
+_KEPT_LISTS = 16
 #: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
 _LISTED = {"cpu": 1 << 12}
 _LISTED_ON_DEVICE = 1 << 22
@@ -79,6 +81,7 @@ class Executor:
     _made: dict[tuple[PlanOptions, int, int], PartTables] = field(
         default_factory=dict[tuple[PlanOptions, int, int], "PartTables"]
     )
+    _lists: dict[object, PartTables | None] = field(default_factory=dict[object, "PartTables | None"])
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
@@ -193,8 +196,15 @@ class Executor:
     def _options(self, call: CallInputs, backend: str) -> PlanOptions:
         tile = _CPP_TILE if backend == "cpp" else self.tile or _DEFAULT_TILES.get(backend)
         aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
-        listed = looks_up_positions(self.module.mask) and _may_list(call)
-        return PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned, listed)
+        may_list = _may_list(call)
+        listed = looks_up_positions(self.module.mask) and may_list
+        options = PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned, listed)
+        return self.numbered(options) if may_list else options
+
+    def numbered(self, options: PlanOptions) -> PlanOptions:
+        """For calls whose numbers are known: where closed forms are more than the live tiles, tiles are listed."""
+        covers = any(part.covers for part in self.plan(options).parts)
+        return replace(options, numbered=True) if covers else options
 
     # -- tiles that a call tells ---------------------------------------------------------------------------------------
 
@@ -204,7 +214,9 @@ class Executor:
         found = [self._part_tables(options, number, call) for number in range(len(self.plan(options).parts))]
         if None not in found:
             return options, tuple(tables for tables in found if tables is not None)
-        options = replace(options, listed=False)  # a list would be too long: visit what it could have left out
+        options = replace(
+            options, listed=False, numbered=False
+        )  # a list would be too long: visit what it could have left out
         return options, tuple(self._part_tables(options, n, call) or () for n in range(len(self.plan(options).parts)))
 
     def _part_tables(self, options: PlanOptions, number: int, call: CallInputs) -> PartTables | None:
@@ -212,10 +224,15 @@ class Executor:
         plan = self.plan(options)
         part = plan.parts[number]
         if part.listing is not None:
-            from attnc.tile_lists import list_tiles
+            from attnc.tile_lists import list_tiles, numbers_of_call
 
-            tiles = list_tiles(plan, part, call)
-            return None if tiles is None else (tiles,)
+            key = (options, number, numbers_of_call(call)) if part.listing.of_numbers else None
+            if key is None or key not in self._lists:
+                tiles = list_tiles(plan, part, call)
+                if len(self._lists) >= _KEPT_LISTS:
+                    self._lists.clear()
+                self._lists[key] = None if tiles is None else (tiles,)
+            return self._lists[key] if key is not None else self._lists.pop(key)
         if not part.axes:
             return ()
         from attnc.passes.tile_tables import axis_table

@@ -17,8 +17,9 @@ from attnc.ir.expr import Expr, Index, Param, Size, Value
 from attnc.ir.plan import KernelPlan, Part, Tile, TileAxis
 from attnc.ir.types import BOOL, INT, REAL
 from attnc.passes.block_sparsity import BlockSparsity
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_intervals import Boxes
 from attnc.passes.mask_sets import MAX_OPERATIONS
+from attnc.passes.spans import Span
 from attnc.passes.tile_tables import MAX_COUNTED, NotCountableError, axis_extent, values_of
 from attnc.visits import AxisMap, UnknownVisitsError, tile_map
 

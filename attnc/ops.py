@@ -245,7 +245,7 @@ class Op:
         options = PlanOptions(
             planned.head_dim, planned.value_dim, 2, self._tile, aligned=is_aligned(self.module, n, keys)
         )
-        return explain(self._executor.plan(options), n, keys, target, params, with_facts=True)
+        return explain(self._executor.plan(self._executor.numbered(options)), n, keys, target, params, with_facts=True)
 
 
 def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor]) -> Op:

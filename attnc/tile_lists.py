@@ -26,9 +26,9 @@ from attnc.ir.plan import KernelPlan, Listing, Part, Tile
 from attnc.ir.traverse import children, transform, walk
 from attnc.ir.types import BOOL, INT
 from attnc.packing import int_list
-from attnc.passes.mask_intervals import Span
 from attnc.passes.mask_sets import exists_values
-from attnc.passes.tile_lists import BRANCH, Ints, Shape, Source, TileList, list_visits
+from attnc.passes.spans import Span
+from attnc.passes.tile_lists import BRANCH, MAX_WORK, Ints, Shape, Source, TileList, list_of_numbers, list_visits
 from attnc.torch_backend import environment
 
 Numbers = NDArray[np.float64]
@@ -53,9 +53,26 @@ def list_tiles(plan: KernelPlan, part: Part, call: CallInputs) -> TileList | Non
         raise InternalError("tiles are listed for one kind of part and call only")
     shape = _shape(listing, part.tile, call)
     relation = _unrolled(plan.mask_of(part))
+    if listing.of_numbers and shape.groups == 1:
+        return list_of_numbers(part.mask or relation, shape, _numbers_of(part.mask or relation, call))
     with torch.no_grad():
         sources = _sources(relation, _Place(plan, call, listing, shape))
-    return list_visits(relation, shape, sources)
+    return list_visits(relation, shape, sources, work=MAX_WORK if listing.of_numbers else None)
+
+
+def numbers_of_call(call: CallInputs) -> tuple[object, ...]:
+    """What lists of numbers depend on: calls that agree in it share them."""
+    return (*call.q.shape[:3], *call.k.shape[1:3], call.q_offset, call.k_offset, *sorted(call.params.items()))
+
+
+def _numbers_of(mask: Expr, call: CallInputs) -> dict[Expr, int]:
+    """Sizes, offsets and parameters that a mask reads, of a call."""
+    batch, heads, queries = call.q.shape[:3]
+    sizes = {"B": batch, "H": heads, "N": queries, "Hk": call.k.shape[1], "M": call.k.shape[2]}
+    offset = sizes["M"] - queries if isinstance(call.q_offset, str) else call.q_offset
+    names = {**call.params, **sizes, "q_offset": offset, "k_offset": call.k_offset}
+    leaves = {node for node in walk(mask) if isinstance(node, Size | Value | Param) and node.type in (BOOL, INT)}
+    return {leaf: int(names[leaf.name]) for leaf in leaves if leaf.name in names}
 
 
 def _shape(listing: Listing, tile: Tile, call: CallInputs) -> Shape:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import CallError
-from attnc.ir.expr import Expr, Lookup
+from attnc.ir.expr import Expr, Index, Lookup, Param, Size, Value
 from attnc.ir.plan import Part, TileAxis, Visit
 from attnc.ir.traverse import walk
+from attnc.passes.tile_lists import Shape, list_of_numbers
 from attnc.passes.tile_tables import AxisTable, NotCountableError, axis_extent, axis_table, steps, values_of
 
 Ints = NDArray[np.int64]
@@ -183,8 +184,20 @@ def tile_map(part: Part, names: Mapping[str, int]) -> TileMap:
     if part.axes:
         return TileMap(part, tuple(_axis(axis, names) for axis in part.axes))
     queries, keys = (np.array([names[side]], np.int64) for side in ("N", "M"))
-    flat = AxisMap(part.tile.rows, part.tile.keys, queries, keys, part.visits, names, names["q_offset"])
+    table = _of_numbers(part, tuple(names.items())) if part.listing is not None and part.listing.of_numbers else None
+    flat = AxisMap(part.tile.rows, part.tile.keys, queries, keys, part.visits, names, names["q_offset"], table)
     return TileMap(part, (flat,))
+
+
+@lru_cache(8)
+def _of_numbers(part: Part, known: tuple[tuple[str, int], ...]) -> AxisTable | None:
+    """The list that a call makes from its numbers; None where it makes none."""
+    names = dict(known)
+    assert part.mask is not None
+    leaves = {x for x in walk(part.mask) if isinstance(x, Size | Value | Param | Index) and x.name in names}
+    shape = Shape(part.tile, names["N"], names["M"], 1, names["q_offset"], names["k_offset"])
+    found = list_of_numbers(part.mask, shape, {leaf: names[leaf.name] for leaf in leaves})
+    return None if found is None else AxisTable(found.starts, found.live, found.full, found.entries)
 
 
 def _axis(axis: TileAxis, names: Mapping[str, int]) -> AxisMap:

@@ -34,7 +34,7 @@ from attnc.explain import explain
 from attnc.ir.dependence import is_aligned
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, Part, PlanOptions, Tile, TileAxis
-from attnc.passes.pipeline import make_plan
+from attnc.passes.pipeline import make_known_plan, make_plan
 from attnc.passes.tile_lists import TileList
 from attnc.passes.tile_tables import axis_extent, axis_table, class_count, coordinates, count_of_ranges, values_of
 from attnc.tile_lists import list_tiles
@@ -131,7 +131,7 @@ def median_time(work: Callable[[], object]) -> float:
 
 def planned(module: AttentionModule, n: int, tile: Tile | None) -> KernelPlan:
     """The plan of a prefill call of n tokens; the tables of its axes are made, too."""
-    plan = make_plan(module, PlanOptions(64, 64, 2, tile, aligned=is_aligned(module, n, n)))
+    plan = make_known_plan(module, PlanOptions(64, 64, 2, tile, aligned=is_aligned(module, n, n)))
     for part in plan.parts:
         for axis in part.axes:
             axis_table(axis, sizes(n))

@@ -39,6 +39,8 @@ class PlanOptions:
     aligned: bool = False
     #: Calls of many tiles whose offsets the host knows: what depends on data may be listed before the kernels run.
     listed: bool = False
+    #: Such calls, where the host knows everything that the mask reads: what has no closed form may be listed.
+    numbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,12 @@ class Listing:
     """Key tiles per query tile in a list that is made at the call, from what the mask looks up in tiles of positions.
 
     There is one list for all batches and heads, or one for each batch (`batches`) and each query head or key head.
+    `of_numbers`: the mask looks nothing up, so calls of the same sizes, offsets and parameters have the same list.
     """
 
     batches: bool
     heads: Literal["", "h", "hk"]
+    of_numbers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,9 @@ class Part:
     tiles those are, a table per axis tells at the call. The visits have no pieces then. With a `listing` tiles are
     ranges of positions, the call lists those that are visited, and the visits are what it could list at most.
 
-    `mask` is what the part keeps, where a plan has several: together they keep what the plan's mask keeps, no two of
-    them the same pair. `descending`: later query tiles have more work, so they start first.
+    `covers`: the visits are more than the live tiles, which have no short closed form. `mask` is what the part keeps,
+    where a plan has several or its tiles are listed from numbers: together they keep what the plan's mask keeps, no two
+    of them the same pair. `descending`: later query tiles have more work, so they start first.
     """
 
     tile: Tile
@@ -118,6 +123,7 @@ class Part:
     mask: Expr | None = None
     descending: bool = False
     first_live: bool = False
+    covers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class BlockSparsity:
         if live is None:
             return _hull(sets, tile)
         if not live.exact:
-            return _ranges(tile, (), live.pieces, exact=False, why=ROUGH if sets.is_cover else STRIDED)
+            found = _ranges(tile, (), live.pieces, exact=False, why=ROUGH if sets.is_cover else STRIDED)
+            return replace(found, covers=sets.is_cover)
         return _split(sets, live, tile, exact=bounds.exact)
 
 
@@ -250,7 +251,8 @@ def _dense(tile: Tile) -> Part:
 
 
 def _all_partial(tile: Tile, why: str) -> Part:
-    return _ranges(tile, (), (Piece(TRUE, int_const(0), _last_tile(tile)),), exact=False, why=why)
+    found = _ranges(tile, (), (Piece(TRUE, int_const(0), _last_tile(tile)),), exact=False, why=why)
+    return replace(found, covers=True)
 
 
 def _hull(sets: _TileSets, tile: Tile) -> Part:
@@ -262,7 +264,8 @@ def _hull(sets: _TileSets, tile: Tile) -> Part:
     if loops is None or len(loops.pieces) != 1:
         return _all_partial(tile, "the mask's tiles have no short closed form: every tile is visited")
     clipped = _clip(loops.pieces[0], tile)
-    return _ranges(tile, (), (clipped,), exact=False, why="one range of tiles that covers the mask")
+    found = _ranges(tile, (), (clipped,), exact=False, why="one range of tiles that covers the mask")
+    return replace(found, covers=True)
 
 
 def _clip(piece: Piece, tile: Tile) -> Piece:

@@ -69,6 +69,7 @@ def joined(cases: Sequence[tuple[Expr, Part]]) -> Part:
         exact=all(part.exact for part in parts),
         why=f"{len(cases)} masks, by batch or head: {' or '.join(whys)}",
         first_live=all(part.first_live for part in parts),
+        covers=any(part.covers for part in parts),
     )
 
 

@@ -33,7 +33,7 @@ from attnc.passes.tile_maps import choose_parts
 from attnc.passes.tiling import choose_tile
 from attnc.passes.work_order import list_what_depends, ordered
 
-__all__ = ["AfterPass", "PlanOptions", "make_plan"]
+__all__ = ["AfterPass", "PlanOptions", "make_known_plan", "make_plan"]
 
 #: Called after every pass with its name and a printable result.
 AfterPass = Callable[[str, object], None]
@@ -80,6 +80,12 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     verify_plan(plan)
     after_pass("plan", plan)
     return plan
+
+
+def make_known_plan(module: AttentionModule, options: PlanOptions) -> KernelPlan:
+    """The plan of calls whose sizes, offsets and parameters are known: what has no closed form is listed from them."""
+    plan = make_plan(module, options)
+    return make_plan(module, replace(options, numbered=True)) if any(part.covers for part in plan.parts) else plan
 
 
 def _lower_normalizer(module: AttentionModule, options: PlanOptions, after_pass: AfterPass) -> tuple[Cascade, Folded]:
@@ -141,8 +147,7 @@ def _make_parts(
     if options.aligned:
         parts = choose_parts(module, positions, parts[0])
         after_pass("tile-maps", parts)
-    if options.listed:
-        parts = tuple(list_what_depends(part, mask) for part in parts)
+    parts = tuple(list_what_depends(part, mask, options) for part in parts)
     parts = tuple(map(ordered, parts))
     after_pass("work-order", parts)
     return parts

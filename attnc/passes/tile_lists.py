@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from attnc.ir.expr import Expr, Index
 from attnc.ir.plan import Tile
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.ir.traverse import walk
+from attnc.passes.block_values import NotByBlocksError, grains, truth_by_blocks
+from attnc.passes.mask_intervals import Boxes
+from attnc.passes.spans import Span
 
 Ints = NDArray[Any]
 #: A block is split into this many on either side.
@@ -26,6 +29,8 @@ _START = 4096
 _CHUNK = 1 << 18
 #: Entries beyond which a list takes more memory than it is worth.
 MAX_ENTRIES = 1 << 25
+#: Blocks times nodes of a condition on numbers: about a second.
+MAX_WORK = 1 << 26
 
 
 class Source(Protocol):
@@ -113,20 +118,70 @@ class _Blocks:
         return _Blocks(group, query, key).chosen((query < query_limit) & (key < key_limit))
 
 
+def list_of_numbers(mask: Expr, shape: Shape, numbers: Mapping[Expr, int]) -> TileList | None:
+    """The visits of a condition on positions and numbers, for one group; None where that would take too long.
+
+    A condition that reads positions by blocks is evaluated on blocks, others over intervals.
+    """
+    found = grains(mask)
+    if found is not None:
+        try:
+            return _from_blocks(mask, shape, numbers, found)
+        except NotByBlocksError:
+            pass
+    known = {leaf: Span.of(number) for leaf, number in numbers.items()}
+    return list_visits(mask, shape, known, work=MAX_WORK)
+
+
+def _from_blocks(mask: Expr, shape: Shape, numbers: Mapping[Expr, int], grain: tuple[int, int]) -> TileList:
+    """Tiles from the blocks that they touch."""
+    sides = ((shape.q_offset, shape.queries, shape.tile.rows), (shape.k_offset, shape.keys, shape.tile.keys))
+    blocks: list[Ints] = []
+    spans: list[tuple[Ints, Ints]] = []
+    for (offset, count, size), step in zip(sides, grain, strict=True):
+        first, last = offset // step, (offset + max(count, 1) - 1) // step
+        blocks.append(np.arange(first, last + 1, dtype=np.int64) * step)
+        starts = np.arange(0, count, size, dtype=np.int64)
+        ends = np.minimum(starts + size, count) - 1
+        spans.append(((offset + starts) // step - first, (offset + ends) // step - first + 1))
+    kept = truth_by_blocks(mask, blocks[0], blocks[1], numbers)
+    total = np.zeros((kept.shape[0] + 1, kept.shape[1] + 1), np.int32)
+    total[1:, 1:] = kept.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+    r0, r1 = (x[:, None] for x in spans[0])
+    c0, c1 = spans[1]
+    counts = total[r1, c1] - total[r0, c1] - total[r1, c0] + total[r0, c0]
+    full = counts == (r1 - r0) * (c1 - c0)
+    return _listed(shape, [_of_group(full)], [_of_group((counts > 0) & ~full)])
+
+
+def _of_group(chosen: Any) -> _Blocks:
+    query, key = np.nonzero(chosen)
+    return _Blocks(np.zeros(len(query), np.int64), query, key)
+
+
 def list_visits(
-    relation: Expr, shape: Shape, sources: Mapping[Expr, Source | Span], most: int | None = None
+    relation: Expr,
+    shape: Shape,
+    sources: Mapping[Expr, Source | Span],
+    most: int | None = None,
+    work: int | None = None,
 ) -> TileList | None:
     """The visits of a condition on positions and on what `sources` knows; None when they are clearly more than `most`.
 
-    `most` is MAX_ENTRIES when not given.
+    `most` is MAX_ENTRIES when not given; `work` bounds the blocks that are looked at, times the nodes of the condition.
     """
     most = MAX_ENTRIES if most is None else most
+    nodes = len({id(node) for node in walk(relation)}) if work is not None else 0
+    left = work if work is not None else 1
     level = _top(shape)
     blocks = _Blocks(*(x.reshape(-1) for x in np.indices((shape.groups, *_counts(shape, level)))))
     full: list[_Blocks] = []
     partial: list[_Blocks] = []
     count = 0
     while True:
+        left -= nodes * len(blocks.group)
+        if left < 0:
+            return None
         must, split = _judged(relation, shape, sources, level, blocks)
         count += len(must.group) * BRANCH ** (2 * level)
         if count > most + BRANCH ** (2 * level) or len(split.group) > most:

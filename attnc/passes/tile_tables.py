@@ -21,7 +21,7 @@ from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Va
 from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute
 from attnc.ir.types import INT
-from attnc.passes.mask_intervals import Span
+from attnc.passes.spans import Span
 from attnc.passes.tile_lists import Shape, Source, list_visits
 
 Ints = NDArray[Any]

@@ -19,7 +19,8 @@ from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Size,
 from attnc.ir.fold import fold
 from attnc.ir.module import TensorParam
 from attnc.ir.types import BOOL, INT, REAL, ScalarType
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_intervals import Boxes
+from attnc.passes.spans import Span
 
 Number = bool | int | float
 Table = np.ndarray[Any, Any]

@@ -15,7 +15,8 @@ from attnc.ir.traverse import transform
 from attnc.ir.types import INT
 from attnc.passes.facts import Fact, find_facts
 from attnc.passes.mask_axes import separated
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_intervals import Boxes
+from attnc.passes.spans import Span
 from attnc.passes.subjects import Subject
 from attnc.prover import Counterexample, prove
 from tests.oracles.modules import module_of

@@ -15,7 +15,8 @@ from attnc.ir.types import INT
 from attnc.passes.facts import find_facts
 from attnc.passes.mask_atoms import Atoms, TooLargeError
 from attnc.passes.mask_axes import separated
-from attnc.passes.mask_intervals import Boxes, Span
+from attnc.passes.mask_intervals import Boxes
+from attnc.passes.spans import Span
 from tests.oracles.modules import module_of, standard
 
 

@@ -1,0 +1,216 @@
+"""block-values: conditions that read positions by blocks only, evaluated once for every pair of blocks.
+
+Before: a condition on positions, all of whose reads of i are `i // k` and of j `j // l`, and numbers for what else it
+reads.
+After: whether it holds, per block of gcd(k) queries and block of gcd(l) keys; exactly, as the language defines it. What
+reads one side only is evaluated once per block of that side, and equal subexpressions once.
+
+    (i // 64 - j // 64) & 3 == 0   ->   a truth value for each pair of blocks of 64
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import gcd
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Size, Value, Var
+from attnc.ir.traverse import children
+from attnc.ir.types import INT
+from attnc.passes.mask_sets import exists_values
+
+Array = NDArray[Any]
+#: Pairs of blocks that are evaluated, and times the distinct operations over both sides: about a second.
+MAX_PAIRS = 1 << 21
+MAX_OPERATIONS = 1 << 29
+#: Pairs that are looked at together: what is computed of them stays in the cache of a core.
+_CHUNK = 1 << 16
+
+
+class NotByBlocksError(Exception):
+    """An expression without a value here, or too much work."""
+
+
+def grains(relation: Expr) -> tuple[int, int] | None:
+    """Queries and keys among which a condition cannot tell; None where it reads single positions, or tensors."""
+    found: dict[str, int] = {"i": 0, "j": 0}
+    for name, divisor in _reads(relation):
+        if divisor is None:
+            return None
+        found[name] = gcd(found[name], divisor)
+    rows, keys = found["i"], found["j"]
+    return (rows, keys) if rows > 1 and keys > 1 else None
+
+
+def _reads(expr: Expr) -> Iterator[tuple[str, int | None]]:
+    """Positions with what they are divided by; None for one that is read as it is, or what has no value."""
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        match node:
+            case Call(fn="floordiv", args=(Index(name="i" | "j" as name), Const(value=divisor))) if divisor >= 1:
+                yield name, int(divisor)
+            case Index(name="i" | "j" as name):
+                yield name, None
+            case Index() | Lookup():
+                yield "i", None
+            case _:
+                waiting.extend(children(node))
+
+
+def truth_by_blocks(relation: Expr, queries: Array, keys: Array, numbers: Mapping[Expr, int]) -> Array:
+    """Whether the condition holds for pairs of positions [queries, keys]. Raises NotByBlocksError."""
+    found = np.zeros((len(queries), len(keys)), np.bool_)
+    if found.size > MAX_PAIRS:
+        raise NotByBlocksError
+    tape = _Tape(numbers)
+    last = tape.place(relation, {})
+    if found.size * len(tape.steps) > MAX_OPERATIONS:
+        raise NotByBlocksError
+    rows = max(1, _CHUNK // max(len(keys), 1))
+    for first in range(0, len(queries), rows):
+        positions = {"i": queries[first : first + rows, None], "j": keys[None, :]}
+        found[first : first + rows] = _Run(tape.steps, positions).value(last)
+    return found
+
+
+#: A function with the places of its arguments, a number, or the name of a position.
+_Step = tuple[str, tuple[int, ...]] | bool | int | float | str
+
+
+class _Tape:
+    """Expressions as steps, each of which reads earlier ones; equal ones are one step."""
+
+    def __init__(self, numbers: Mapping[Expr, int]) -> None:
+        self.steps: list[_Step] = []
+        self._numbers = numbers
+        self._places: dict[object, int] = {}
+        self._known: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}
+
+    def place(self, expr: Expr, variables: Mapping[str, int]) -> int:
+        """The step that has the value of an expression. Raises NotByBlocksError."""
+        key = (id(expr), tuple(variables.items()))
+        if key not in self._known:
+            self._known[key] = self._place(expr, variables)
+        return self._known[key]
+
+    def _place(self, expr: Expr, variables: Mapping[str, int]) -> int:
+        match expr:
+            case Const(value=value):
+                return self._step(value)
+            case Var(name=name):
+                return self._step(variables[name])
+            case Index(name="i" | "j" as name):
+                return self._step(name)
+            case Size() | Param() | Value() | Index():
+                if expr not in self._numbers:
+                    raise NotByBlocksError
+                return self._step(self._numbers[expr])
+            case Exists():
+                return self._exists(expr, variables)
+            case Call(fn=fn, args=args) if fn in _FUNCTIONS and (fn != "pow" or expr.type == INT):
+                return self._step((fn, tuple(self.place(arg, variables) for arg in args)))
+            case _:
+                raise NotByBlocksError
+
+    def _exists(self, expr: Exists, variables: Mapping[str, int]) -> int:
+        values = exists_values(expr)
+        if values is None:
+            raise NotByBlocksError
+        found = self._step(False)
+        for value in values:
+            found = self._step(("or", (found, self.place(expr.body, {**variables, expr.var: value}))))
+        return found
+
+    def _step(self, step: _Step) -> int:
+        key = (type(step), step)
+        if key not in self._places:
+            self._places[key] = len(self.steps)
+            self.steps.append(step)
+        return self._places[key]
+
+
+class _Run:
+    """Values of steps for some positions, each computed when it is first asked for."""
+
+    def __init__(self, steps: list[_Step], positions: Mapping[str, Array]) -> None:
+        self._steps = steps
+        self._positions = positions
+        self._values: list[Any] = [None] * len(steps)
+
+    def value(self, place: int) -> Any:
+        """The value of a step."""
+        found = self._values[place]
+        if found is None:
+            found = self._values[place] = self._computed(self._steps[place])
+        return found
+
+    def _computed(self, step: _Step) -> Any:
+        match step:
+            case str():
+                return self._positions[step]
+            case ("and" | "or" as fn, (a, b)):
+                first = self.value(a)
+                if np.all(first) if fn == "or" else not np.any(first):  # the other side has no say
+                    return first
+                return _FUNCTIONS[fn](first, self.value(b))
+            case (fn, places):
+                with np.errstate(all="ignore"):
+                    return _FUNCTIONS[fn](*(self.value(place) for place in places))
+            case _:
+                return step
+
+
+def _bit_length(value: Any) -> Any:
+    return np.where(np.equal(value, 0), 0, np.frexp(np.abs(np.asarray(value, np.float64)))[1]).astype(np.int64)
+
+
+def _relu(value: Any) -> Any:
+    return np.maximum(value, 0)
+
+
+def _real(value: Any) -> Any:
+    return np.asarray(value, np.float64)
+
+
+def _int(value: Any) -> Any:
+    return np.floor(value).astype(np.int64)
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "relu": _relu,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "pow": np.power,
+    "min": np.minimum,
+    "max": np.maximum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "where": np.where,
+    "bitand": np.bitwise_and,
+    "bit_length": _bit_length,
+    "real": _real,
+    "floor": np.floor,
+    "int": _int,
+}
