@@ -67,13 +67,14 @@ def _reads(expr: Expr) -> Iterator[tuple[str, int | None]]:
 
 def truth_by_blocks(relation: Expr, queries: Array, keys: Array, numbers: Mapping[Expr, int]) -> Array:
     """Whether the condition holds for pairs of positions [queries, keys]. Raises NotByBlocksError."""
-    found = np.zeros((len(queries), len(keys)), np.bool_)
-    if found.size > MAX_PAIRS:
+    pairs = len(queries) * len(keys)
+    if pairs > MAX_PAIRS:
         raise NotByBlocksError
     tape = _Tape(numbers)
     last = tape.place(relation, {})
-    if found.size * len(tape.steps) > MAX_OPERATIONS:
+    if pairs * len(tape.steps) > MAX_OPERATIONS:
         raise NotByBlocksError
+    found = np.zeros((len(queries), len(keys)), np.bool_)
     rows = max(1, _CHUNK // max(len(keys), 1))
     for first in range(0, len(queries), rows):
         positions = {"i": queries[first : first + rows, None], "j": keys[None, :]}
