@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
-from attnc.codegen.launch_cpp import KEYS, ROWS, Work
+from attnc.codegen.launch_cpp import AT_ONCE, FEW_ROWS, KEYS, ROWS, Work
 from attnc.eager import Env, evaluate
 from attnc.ir.dependence import axes, union
 from attnc.ir.expr import Expr, Lookup, Ref, Size
@@ -28,6 +28,27 @@ _NAMES = ("N", "M")
 _UNIT = 60
 
 
+#: Units of one key head from which keys are packed for all of them.
+_SHARED = 4
+#: Segments of keys per thread, where there are fewer units than that: they even out what threads are held up by.
+_PER_THREAD = 4
+#: Key tiles that a segment has at least, where keys are packed and where they are not.
+_SEGMENT = 16
+_SEGMENT_OF_FEW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the kernel of a call works: `query_heads` as it says of itself, whether it may split keys, whether it reads
+    them where they lie, and its threads.
+    """
+
+    query_heads: bool
+    splits: bool
+    few: bool
+    threads: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Sequences:
     """Documents of a packed call, else batches: columns b, first query, first key, N, M, q_offset, k_offset."""
@@ -37,13 +58,11 @@ class _Sequences:
     per_group: int
 
 
-def works_of(
-    plan: KernelPlan, call: CallInputs, tables: tuple[PartTables, ...], *, query_heads: bool
-) -> tuple[Work, ...]:
+def works_of(plan: KernelPlan, call: CallInputs, tables: tuple[PartTables, ...], manner: Manner) -> tuple[Work, ...]:
     """The work of each part of a plan."""
     sequences = _sequences(call)
     return tuple(
-        _work(plan, part, call, found, sequences, query_heads=query_heads)
+        _work(plan, part, call, found, sequences, manner)
         for part, found in zip(plan.parts, tables or ((),) * len(plan.parts), strict=True)
     )
 
@@ -54,6 +73,18 @@ def sizes_that_tell(call: CallInputs) -> tuple[object, ...] | None:
         return None
     params = tuple(sorted((name, value) for name, value in call.params.items()))
     return (call.q.shape[:3], call.k.shape[1:3], call.q_offset, call.k_offset, params)
+
+
+def few_rows(plan: KernelPlan, call: CallInputs) -> int:
+    """Queries that meet a key at a time where so few share it that packing would cost more; else 0.
+
+    Keys are then read where they lie, which needs features that are next to each other.
+    """
+    rows = call.q.shape[2] * (call.q.shape[1] // max(call.k.shape[1], 1))
+    beside = all(x.stride(3) == 1 or x.shape[3] == 1 for x in (call.k, call.v))
+    if not 0 < rows <= FEW_ROWS or not beside or plan.pair_dots or any(part.axes for part in plan.parts):
+        return 0
+    return min(1 << (rows - 1).bit_length(), AT_ONCE)
 
 
 def reads_data(plan: KernelPlan) -> bool:
@@ -86,15 +117,16 @@ def _column(offset: int | Tensor | str, count: int) -> Ints:
     return np.full(count, offset, np.int64)
 
 
-def _work(
-    plan: KernelPlan, part: Part, call: CallInputs, tables: Any, sequences: _Sequences, *, query_heads: bool
-) -> Work:
+def _work(plan: KernelPlan, part: Part, call: CallInputs, tables: Any, sequences: _Sequences, manner: Manner) -> Work:
     if part.axes:
-        return _of_boxes(part, call, tables, sequences)
+        return _of_boxes(part, call, tables, sequences, manner)
     first = sequences.rows[: sequences.per_group]
     ns, ms = first[:, 3], first[:, 4]
-    heads = _heads_per_tile(part, call, int(ns.max(initial=0)), query_heads=query_heads)
+    longest = int(ns.max(initial=0))
+    heads = _heads_per_tile(part, call, longest, manner)
     size = (ROWS if part.listing is not None else _UNIT) // heads
+    if longest <= size:
+        size = max(longest, 1)
     counts = -(-ns // size)
     unit_seq = np.repeat(np.arange(len(ns)), counts)
     tile = np.arange(len(unit_seq)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -105,31 +137,72 @@ def _work(
         ranges, runs = _of_list(part, call, tables[0], len(unit_seq))
     else:
         ranges, runs = _of_closed_forms(plan, part, call, sequences, unit_seq, tile * size, size)
-    return _finished(sequences, unit_seq, rows, ranges, runs, cols, col_seq, col_start, heads)
+    tiles = _Tiles(unit_seq, rows, ranges, runs, cols, col_seq, col_start, heads)
+    return _finished(sequences, tiles, call, manner)
 
 
-def _finished(
-    sequences: _Sequences, unit_seq: Ints, rows: Ints, ranges: Ints, runs: Ints, cols: Ints, col_seq: Ints,
-    col_start: Ints, heads: int,
-) -> Work:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    unit_seq: Ints
+    rows: Ints
+    ranges: Ints
+    runs: Ints
+    cols: Ints
+    col_seq: Ints
+    col_start: Ints
+    heads: int
+
+
+def _finished(sequences: _Sequences, tiles: _Tiles, call: CallInputs, manner: Manner) -> Work:
+    runs, ranges = tiles.runs, tiles.ranges
     total = np.concatenate((np.zeros(1, np.int64), np.cumsum(runs[:, 1]))) if len(runs) else np.zeros(1, np.int64)
-    cost = (total[np.minimum(ranges.sum(-1), len(runs))] - total[np.minimum(ranges[..., 0], len(runs))]).sum((0, 1))
-    order = np.argsort(-cost, kind="stable")
-    starts = np.tile(col_start, sequences.groups)[: len(sequences.rows)]
+    counts = total[np.minimum(ranges.sum(-1), len(runs))] - total[np.minimum(ranges[..., 0], len(runs))]
+    packs = 1 if manner.query_heads else call.q.shape[1] // max(call.k.shape[1], 1) // tiles.heads  # units of a pack
+    shared = not manner.few and len(tiles.rows) * packs >= _SHARED
+    heads = call.q.shape[1] if manner.query_heads else call.k.shape[1]
+    together = sequences.groups * heads
+    together = min(together, manner.threads) if shared else together
+    items, unit_states, segment = _items(counts, together * packs, manner)
+    starts = np.tile(tiles.col_start, sequences.groups)[: len(sequences.rows)]
     seqs = np.concatenate((sequences.rows, starts[:, None]), axis=1)
     return Work(
         np.ascontiguousarray(seqs, np.int64),
-        unit_seq.astype(np.int32),
-        np.ascontiguousarray(rows, np.int32),
+        tiles.unit_seq.astype(np.int32),
+        np.ascontiguousarray(tiles.rows, np.int32),
         np.ascontiguousarray(ranges, np.int64),
-        order.astype(np.int32),
+        np.ascontiguousarray(items, np.int32),
+        np.ascontiguousarray(unit_states, np.int32),
         np.ascontiguousarray(runs, np.int32),
-        np.ascontiguousarray(cols, np.int32),
-        np.ascontiguousarray(col_seq, np.int32),
+        np.ascontiguousarray(tiles.cols, np.int32),
+        np.ascontiguousarray(tiles.col_seq, np.int32),
         sequences.groups,
         sequences.per_group,
-        heads,
+        tiles.heads,
+        int(unit_states[:, 1].sum(where=unit_states[:, 1] > 1)),
+        segment,
+        shared,
+        manner.threads,
     )
+
+
+def _items(counts: Ints, together: int, manner: Manner) -> tuple[Ints, Ints, int]:
+    """Units and segments of their keys in the order in which they start, the states of each unit, tiles of a segment.
+
+    `counts` are key tiles [batches, heads, units]; `together` heads run side by side. A unit with more tiles than its
+    share of them is split, so that all threads have work to the end; segments depend on the number of threads alone.
+    """
+    most = counts.max((0, 1), initial=0)
+    least = _SEGMENT_OF_FEW if manner.few else _SEGMENT
+    share = -(-int(most.sum()) * together // (_PER_THREAD * manner.threads))
+    segment = max(least, share) if manner.splits and manner.threads > 1 else 1 << 40
+    segments = np.maximum(-(-most // segment), 1)
+    order = np.argsort(-counts.sum((0, 1)), kind="stable")
+    units = np.repeat(order, segments[order])
+    first = np.cumsum(segments[order]) - segments[order]
+    number = np.arange(len(units)) - np.repeat(first, segments[order])
+    split = np.where(segments > 1, segments, 0)
+    first = np.cumsum(split) - split
+    return np.stack((units, number), 1), np.stack((first, segments), 1), segment
 
 
 def _columns(ms: Ints) -> tuple[Ints, Ints, Ints]:
@@ -142,12 +215,13 @@ def _columns(ms: Ints) -> tuple[Ints, Ints, Ints]:
     return np.where(cols < ms[col_seq][:, None], cols, -1), col_seq, start
 
 
-def _heads_per_tile(part: Part, call: CallInputs, longest: int, *, query_heads: bool) -> int:
+def _heads_per_tile(part: Part, call: CallInputs, longest: int, manner: Manner) -> int:
     """Query heads of a group that share a unit: as many as short queries leave room for."""
     share = call.q.shape[1] // max(call.k.shape[1], 1)
-    if query_heads or (part.listing is not None and part.listing.heads == "h") or _head_axes(part) & {"h"}:
+    if manner.query_heads or (part.listing is not None and part.listing.heads == "h") or _head_axes(part) & {"h"}:
         return 1
-    fits = [n for n in range(1, share + 1) if share % n == 0 and longest <= _UNIT // n]
+    room = FEW_ROWS if manner.few else _UNIT
+    fits = [n for n in range(1, share + 1) if share % n == 0 and longest <= room // n]
     return max(fits, default=1) if longest else 1
 
 
@@ -232,7 +306,7 @@ def _of_list(part: Part, call: CallInputs, tiles: Any, units: int) -> tuple[Ints
     return ranges, np.stack((tiles.entries, ones, ones, full), -1)
 
 
-def _of_boxes(part: Part, call: CallInputs, tables: Any, sequences: _Sequences) -> Work:
+def _of_boxes(part: Part, call: CallInputs, tables: Any, sequences: _Sequences, manner: Manner) -> Work:
     """Tiles of tables along axes: queries and columns are lists of stored rows."""
     from attnc.passes.box_lists import box_lists
 
@@ -249,4 +323,4 @@ def _of_boxes(part: Part, call: CallInputs, tables: Any, sequences: _Sequences) 
     cols[:, : lists.keys.shape[1]] = lists.keys
     zeros, start = np.zeros(len(cols), np.int64), np.zeros(1, np.int64)
     unit_seq = np.zeros(len(lists.rows), np.int64)
-    return _finished(sequences, unit_seq, lists.rows, ranges, runs, cols, zeros, start, 1)
+    return _finished(sequences, _Tiles(unit_seq, lists.rows, ranges, runs, cols, zeros, start, 1), call, manner)

@@ -24,10 +24,11 @@ from attnc.codegen.cpp_levels import NoCppError
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.codegen.launch_cpp import TYPES, CppRunner, Work
-from attnc.cpp_work import reads_data, sizes_that_tell, works_of
+from attnc.cpp_work import Manner, few_rows, reads_data, sizes_that_tell, works_of
 from attnc.diagnostics import warn_user
 from attnc.ir.dependence import has_tile_maps, is_aligned, looks_up_positions
 from attnc.ir.intervals import MAX_POSITION
+from attnc.ir.merge import splits
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.serialize import MalformedError, dumps, loads
@@ -117,7 +118,8 @@ class Executor:
         if call.q.dtype == torch.float64:
             return "torch"
         try:
-            self._cpp_runner(self._options(call, "cpp"), _cpp_variant(call))
+            options = self._options(call, "cpp")
+            self._cpp_runner(options, self._cpp_variant(options, call))
         except (NoCppError, CompilerError) as error:
             if not self._without_cpp:
                 self._without_cpp = True
@@ -128,13 +130,15 @@ class Executor:
     def _run_cpp(self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...]) -> Outputs:
         """On the C++ back end; token maps by torch."""
         plan = self.plan(options)
-        runner = self._cpp_runner(options, _cpp_variant(call))
+        runner = self._cpp_runner(options, self._cpp_variant(options, call))
         self._ran = runner.module.source
-        works = self._works(options, call, tables, query_heads=runner.module.query_heads)
+        module = runner.module
+        manner = Manner(module.query_heads, splits(plan), module.variant.few > 0, torch.get_num_threads())
+        works = self._works(options, call, tables, manner)
         return runner.run(call, derived_tokens(plan, call), works)
 
     def _works(
-        self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...], *, query_heads: bool
+        self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...], manner: Manner
     ) -> tuple[Work, ...]:
         """The work of a call's parts; kept for calls of the same sizes where these tell all."""
         plan = self.plan(options)
@@ -142,12 +146,12 @@ class Executor:
             self._data[options] = reads_data(plan)
         sizes = None if self._data[options] else sizes_that_tell(call)
         if sizes is None:
-            return works_of(plan, call, tables, query_heads=query_heads)
-        key = (options, query_heads, sizes)
+            return works_of(plan, call, tables, manner)
+        key = (options, manner, sizes)
         if key not in self._work:
             if len(self._work) >= _KEPT_WORK:
                 self._work.clear()
-            self._work[key] = works_of(plan, call, tables, query_heads=query_heads)
+            self._work[key] = works_of(plan, call, tables, manner)
         return self._work[key]
 
     def _cpp_runner(self, options: PlanOptions, variant: CppVariant) -> CppRunner:
@@ -157,6 +161,13 @@ class Executor:
             module = self._cached("cpp", options, variant, lambda: lower_cpp(plan, variant))
             self._cpp[key] = CppRunner(module)
         return self._cpp[key]
+
+    def _cpp_variant(self, options: PlanOptions, call: CallInputs) -> CppVariant:
+        """What a call changes in the text of its C++."""
+        given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
+        types = tuple((name, TYPES[tensor.dtype]) for name, tensor in given.items())
+        few = few_rows(self.plan(options), call)
+        return CppVariant(types, call.cu_q is not None, _needs_wide(call), call.return_aux, few)
 
     def differentiate(
         self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
@@ -363,13 +374,6 @@ def _variant(call: CallInputs) -> Variant:
         aux=call.return_aux,
         wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
     )
-
-
-def _cpp_variant(call: CallInputs) -> CppVariant:
-    """What a call changes in the text of its C++."""
-    given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
-    types = tuple((name, TYPES[tensor.dtype]) for name, tensor in given.items())
-    return CppVariant(types, call.cu_q is not None, _needs_wide(call), call.return_aux)
 
 
 def _starts_at_zero(call: CallInputs) -> bool:

@@ -87,13 +87,14 @@ class KernelText:
 class EntryText:
     """The exported function of a C++ stage: floats per key tile of its `count` packed operands, as a list.
 
-    `per_key`: 1 where keys are packed for each query head, else 0.
+    `per_key`: 1 where keys are packed for each query head, else 0. `state`: floats that a segment of keys leaves.
     """
 
     name: str
     sizes: str
     count: int
     per_key: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)

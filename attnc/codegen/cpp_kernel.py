@@ -10,12 +10,12 @@ from functools import cache
 from importlib.resources import files
 
 from attnc.codegen.cpp_stage import StageText, key_clauses
-from attnc.codegen.cpp_text import KEYS, ROWS, CppModule, CppStage, CppVariant
+from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage, CppVariant
 from attnc.codegen.provenance import describe
 from attnc.ir.dependence import axes
 from attnc.ir.plan import KernelPlan
 
-__all__ = ["KEYS", "ROWS", "CppModule", "CppStage", "CppVariant", "lower_cpp", "native"]
+__all__ = ["AT_ONCE", "FEW_ROWS", "KEYS", "ROWS", "CppModule", "CppStage", "CppVariant", "lower_cpp", "native"]
 
 
 @cache
@@ -30,8 +30,11 @@ def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
     lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]
     header = "".join(f"// {line}".rstrip() + "\n" for line in lines)
-    shapes = f"constexpr int ROWS = ({ROWS} + MR - 1) / MR * MR, KB = {KEYS}, KV = KB / V;\n"
-    source = "\n".join((header, native("vector.h"), shapes, native("tiles.h"), *(text for text, _ in built)))
+    rows = str(FEW_ROWS) if variant.few else f"({ROWS} + MR - 1) / MR * MR"
+    shapes = f"constexpr int ROWS = {rows}, KB = {KEYS}, KV = KB / V;\n"
+    parts = ("vector.h", "tiles.h", *(("strided.h",) if variant.few else ()))
+    texts = [native(name) for name in parts]
+    source = "\n".join((header, texts[0], shapes, *texts[1:], *(text for text, _ in built)))
     return CppModule(source, tuple(stage for _, stage in built), plan, variant, own)
 
 

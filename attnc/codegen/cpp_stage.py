@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from attnc.codegen.context import Arg, EntryText, Variant
 from attnc.codegen.cpp_emitter import CppEmitter, Lines
+from attnc.codegen.cpp_keys import Keys, Operand, PackedKeys, StridedKeys
 from attnc.codegen.cpp_levels import Val
+from attnc.codegen.cpp_merge import leave_lines, merge_lines, state_size
 from attnc.codegen.cpp_pairs import operands, pair_lines, token_features
 from attnc.codegen.cpp_row import RowText
 from attnc.codegen.cpp_text import (
@@ -29,6 +31,7 @@ from attnc.codegen.place import is_vector, ranges, tensor_codes
 from attnc.codegen.render import render_entry
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref
+from attnc.ir.merge import splits
 from attnc.ir.plan import Accumulator, KernelPlan, Stage, Sweep
 from attnc.ir.traverse import walk
 
@@ -77,6 +80,10 @@ class StageText:
         self._scalars: set[str] = set()
         self._lefts, self._rights = operands(plan)
         self._emitter.vectors.update(token_features(self._lefts, self._rights))
+        read = (*self._rights.items(), (plan.values, plan.value_dim))
+        operands_read = tuple(self._operand(name, dim) for name, dim in read)
+        few = variant.few
+        self._keys: Keys = StridedKeys(self._name, operands_read, few) if few else PackedKeys(self._name, operands_read)
 
     def _new_emitter(self, indices: Mapping[str, Val]) -> CppEmitter:
         leaves = {"b": Val("b", "const", "int"), "hk": Val("hk", "const", "int"), **indices}
@@ -94,62 +101,30 @@ class StageText:
     # -- the whole -----------------------------------------------------------------------------------------------
 
     def build(self) -> tuple[str, CppStage]:
-        pack = self._pack()
+        prepare = self._prepare()
         unit = self._unit()
         args = self._args()
         prelude = indented(unpacking(args), 2)
         text = "\n".join(
             (
-                *(line.replace("@ARGS@", "\n".join(prelude).lstrip()) for line in (pack, unit)),
+                *(line.replace("@ARGS@", "\n".join(prelude).lstrip()) for line in (prepare, unit)),
                 self._entry(),
             )
         )
         return text, CppStage(self._name, args, self._plan.parts.index(self._stage.part))
 
-    def _packed_sizes(self) -> list[str]:
-        """Floats per key tile of each packed operand; the values come last."""
-        return [f"KB * {dim}" for _, dim in self._rights.items()] + [f"KB * {padded_text(self._plan.value_dim)}"]
-
-    def _pack(self) -> str:
-        """The function that packs one key tile of one key head."""
+    def _prepare(self) -> str:
+        """The function that makes one key tile of one key head ready."""
         emitter = self._new_emitter({"c": Val("c", "const", "int"), "j": Val("(k_offset + c)", "const", "int"),
                                      "h": Val("h", "const", "int")})  # fmt: skip
         alive = [emitter.emit(clause) for clause in key_clauses(self._mask)]
-        lines = [
-            *emitter.levels["const"].lines,
-            f"const bool alive = {' && '.join(['true', *(v.text for v in alive)])};",
-        ]
-        loads: list[str] = []
-        for n, (name, dim) in enumerate((*self._rights.items(), (self._plan.values, self._plan.value_dim))):
-            last = n == len(self._rights)
-            to = f"packed[{n}] + j * {padded_text(dim)}" if last else f"rows{n} + j * {dim}"
-            loads.append(f"read_row({to}, {self._pointer(name, 'c')}, {self._stem(name)}_s3, {dim}, "
-                         f"{padded_text(dim) if last else dim}, alive);")  # fmt: skip
         self._note(emitter, [*self._rights, self._plan.values])
-        sources = [f"alignas(64) float rows{n}[KB * {dim}];" for n, (_, dim) in enumerate(self._rights.items())]
-        packs = [f"pack_keys<{dim}>(packed[{n}], rows{n});" for n, (_, dim) in enumerate(self._rights.items())]
-        zeros = [f"memset(rows{n} + j * {dim}, 0, 4 * {dim});" for n, (_, dim) in enumerate(self._rights.items())]
-        values = padded_text(self._plan.value_dim)
-        zeros.append(f"memset(packed[{len(self._rights)}] + j * {values}, 0, 4 * {values});")
-        return function_text(
-            f"static void {self._name}_pack(const Call& call, int64_t group, int64_t hk, int64_t h, int64_t tile, "
-            "float* const* packed)",
-            [
-                "@ARGS@",
-                "const int64_t* seq = call.seqs + 8 * (group * call.seqs_per_group + call.col_seq[tile]);",
-                *sequence_lines(),
-                *sources,
-                "for (int j = 0; j < KB; j++) {",
-                "  const int64_t c = call.cols[tile * KB + j];",
-                "  if (c < 0) {",
-                *indented(zeros, 4),
-                "    continue;",
-                "  }",
-                *indented([*lines, *loads], 2),
-                "}",
-                *packs,
-            ],
-        )
+        texts = " && ".join(["true", *(v.text for v in alive)])
+        return self._keys.prepare([*emitter.levels["const"].lines, f"const bool alive = {texts};"])
+
+    def _operand(self, name: str, dim: int) -> Operand:
+        kind = dict(self._variant.types).get(name, "float")
+        return Operand(name, dim, kind, self._stem(name), self._pointer(name, "c"))
 
     def _stem(self, name: str) -> str:
         return self._codes[name].stem
@@ -180,22 +155,25 @@ class StageText:
         plan, stage = self._plan, self._stage
         lefts = self._lefts.items()
         sweeps = [line for n in stage.sweeps for line in self._sweep(plan.sweeps[n])]
+        if splits(plan):
+            sweeps = self._split(plan.sweeps[0], sweeps)
         finish = self._finish() if stage.finishes else self._leave()
         const, row = self._emitter.levels["const"], self._emitter.levels["row"]
         self._note(self._emitter, [*self._lefts])
-        loads = [f"read_row(left_{name} + s * {dim}, {self._pointer(name, 'row[s]')}, {self._stem(name)}_s3, {dim}, "
-                 f"{dim}, exists[s]);" for name, dim in lefts]  # fmt: skip
+        strides = {name: self._keys.left_stride(dim) for name, dim in lefts}
+        loads = [f"read_row(left_{name} + s * {strides[name]}, {self._pointer(name, 'row[s]')}, "
+                 f"{self._stem(name)}_s3, {dim}, {strides[name]}, exists[s]);" for name, dim in lefts]  # fmt: skip
         accumulators = [acc for n in range(max(stage.sweeps) + 1) for acc in plan.sweeps[n].accumulators]
         return function_text(
             f"static void {self._name}_unit(const Call& call, int64_t group, int64_t hk, int64_t head0, int64_t unit, "
-            "float* const* shared)",
+            "int64_t segment, float* states, float* const* shared)",
             [
                 "@ARGS@",
                 "const int64_t* seq = call.seqs + 8 * (group * call.seqs_per_group + call.unit_seq[unit]);",
                 *sequence_lines(),
                 *_ROWS,
                 *const.lines,
-                *(f"alignas(64) float left_{name}[ROWS * {dim}];" for name, dim in lefts),
+                *(f"alignas(64) float left_{name}[ROWS * {strides[name]}];" for name, _ in lefts),
                 *row.declared,
                 *(line for acc in accumulators for line in declared_lines(acc)),
                 "for (int s = 0; s < ROWS; s++) {",
@@ -214,10 +192,14 @@ class StageText:
     def _tile_buffers(self) -> list[str]:
         lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in (*self._plan.dots, *self._plan.pair_dots)]
         lines += [f"alignas(64) float w_{a.name}[ROWS * KB], f_{a.name}[ROWS];" for a in self._weighted()]
-        sizes = self._packed_sizes()
-        lines += [f"alignas(64) float own{n}[{size}];" for n, size in enumerate(sizes)]
-        own = ", ".join(f"own{n}" for n in range(len(sizes)))
-        return [*lines, f"float* const own[] = {{{own}}};"]
+        return [*lines, *self._keys.buffers()]
+
+    def _split(self, sweep: Sweep, lines: list[str]) -> list[str]:
+        """A unit computes one segment of its keys, or, as segment -1, merges all of them."""
+        merged = merge_lines(sweep, self._emitter)
+        for acc in sweep.accumulators:
+            self._emitter.refs[acc.name] = finished_value(acc)
+        return ["if (segment < 0) {", *indented(merged, 2), "} else {", *indented(lines, 2), "}", *leave_lines(sweep)]
 
     def _weighted(self) -> list[Accumulator]:
         return [a for n in self._stage.sweeps for a in self._plan.sweeps[n].accumulators if a.weighted]
@@ -254,25 +236,22 @@ class StageText:
             self._emitter.refs[acc.name] = finished_value(acc)
             if acc.weighted:
                 self._emitter.vectors[acc.name] = finished_feature(acc)
-        pointers = [f"float* const* packed = own; float* tiles[{len(self._packed_sizes())}];"]
-        steps = [f"tiles[{n}] = shared[{n}] + at * {size};" for n, size in enumerate(self._packed_sizes())]
-        head = "head0" if self._query_heads else "0"
         return [
             f"// Sweep: {', '.join(acc.name for acc in sweep.accumulators)}.",
+            "int64_t seen = -segment * call.segment;  // tiles before the segment are negative",
             "for (int64_t n = range[0]; n < range[0] + range[1]; n++) {",
             "  const int32_t* run = call.runs + 4 * n;",
-            "  for (int64_t step = 0; step < run[1]; step++) {",
+            "  const int64_t end = min_((int64_t)run[1], call.segment - seen);",
+            "  for (int64_t step = max_(-seen, (int64_t)0); step < end; step++) {",
             "    const int64_t at = seq[7] + run[0] + step * run[2];",
-            *indented(pointers, 4),
-            "    if (call.shared) {",
-            *indented([*steps, "packed = tiles;"], 6),
-            f"    }} else {self._name}_pack(call, group, hk, {head}, at, own);",
+            *indented(self._keys.ready("head0" if self._query_heads else "0"), 4),
             "    if (run[3]) {",
             *indented(full, 6),
             "    } else {",
             *indented(partial, 6),
             "    }",
             "  }",
+            "  seen += run[1];",
             "}",
         ]
 
@@ -292,18 +271,9 @@ class StageText:
         text = "".join((*pairs, *body))
         reads = "jv[t]" in text or "cv[t]" in text
         columns_lines = self._columns(key, partial=partial) if partial or key.lines or reads else []
-        dots = [
-            f"inner_products<MR, {t.dim}>(left_{t.left} + first * {t.dim}, packed[{self._right(t.right)}], "
-            f"s_{t.name} + first * KB);"
-            for t in self._plan.dots
-            if self._reads(sweep, t.name)
-        ]
-        sums = [
-            f"weighted_sum<MR, {padded_text(a.dim)}>(w_{a.name} + first * KB, packed[{len(self._rights)}], "
-            f"f_{a.name} + first, {a.name} + first * {padded_text(a.dim)});"
-            for a in sweep.accumulators if a.weighted
-        ]  # fmt: skip
-        groups = "for (int first = 0; first < used; first += MR) "
+        dots = [self._keys.dot(t) for t in self._plan.dots if self._reads(sweep, t.name)]
+        sums = [self._keys.sums(acc) for acc in sweep.accumulators if acc.weighted]
+        groups = f"for (int first = 0; first < used; first += {self._keys.group}) "
         return [
             *columns_lines,
             *(groups + line for line in dots),
@@ -330,9 +300,6 @@ class StageText:
             *indented(key.lines, 2),
             "}",
         ]
-
-    def _right(self, name: str) -> int:
-        return [*self._rights].index(name)
 
     def _reads(self, sweep: Sweep, name: str) -> bool:
         read = {node.name for acc in sweep.accumulators for node in walk(acc.body) if isinstance(node, Ref)}
@@ -396,5 +363,6 @@ class StageText:
 
     def _entry(self) -> str:
         """The exported function: keys of a head packed where several units read them, units shared among threads."""
-        sizes = self._packed_sizes()
-        return render_entry(EntryText(self._name, ", ".join(sizes), len(sizes), int(self._query_heads)))
+        sizes = self._keys.sizes
+        state = state_size(self._plan.sweeps[0]) if splits(self._plan) else "0"
+        return render_entry(EntryText(self._name, ", ".join(sizes), len(sizes), int(self._query_heads), state))

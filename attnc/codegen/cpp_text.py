@@ -12,18 +12,25 @@ from attnc.ir.plan import Accumulator, KernelPlan
 #: Queries of a unit, and keys of a tile.
 ROWS = 64
 KEYS = 64
+#: Queries of a unit that reads keys where they lie, and the largest number that meets a key at a time.
+FEW_ROWS = 32
+AT_ONCE = 8
 #: What an accumulator holds before any key.
 IDENTITY = {"sum": "0.0f", "max": "(-INFINITY)", "min": "INFINITY"}
 
 
 @dataclass(frozen=True, slots=True)
 class CppVariant:
-    """Properties of a call that change the text. `types` are the C++ element types of tensors by name."""
+    """Properties of a call that change the text. `types` are the C++ element types of tensors by name.
+
+    `few`: so few queries share a key that keys are read where they lie, by this many queries at a time; 0: packed.
+    """
 
     types: tuple[tuple[str, str], ...]
     packed: bool = False
     wide: bool = False
     aux: bool = False
+    few: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attnc.codegen.context import Arg
 from attnc.codegen.cpp_build import load_library, parallel
-from attnc.codegen.cpp_kernel import KEYS, ROWS, CppModule, CppStage
+from attnc.codegen.cpp_kernel import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage
 from attnc.codegen.launch import CallInputs
 from attnc.diagnostics import InternalError
 
@@ -31,34 +31,38 @@ TYPES = {
     torch.uint8: "uint8_t",
     torch.bool: "uint8_t",
 }
-#: Units of one key head from which keys are packed for all of them.
-_SHARED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one stage has to do; the arrays are those of `Call` in `native/tiles.h`."""
+    """What one stage has to do; the arrays and numbers are those of `Call` in `native/tiles.h`."""
 
     seqs: Ints
     unit_seq: Ints
     unit_rows: Ints
     ranges: Ints
-    order: Ints
+    items: Ints
+    unit_states: Ints
     runs: Ints
     cols: Ints
     col_seq: Ints
     groups: int
     seqs_per_group: int
     heads_per_tile: int
+    states: int
+    segment: int
+    shared: bool
+    threads: int
 
 
 class _Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
-            "ints", "ptrs", "reals", "seqs", "unit_seq", "unit_rows", "ranges", "order", "runs", "cols", "col_seq")),
+            "ints", "ptrs", "reals", "seqs", "unit_seq", "unit_rows", "ranges", "items", "unit_states",
+            "runs", "cols", "col_seq")),
         *((name, ctypes.c_int64) for name in (
             "groups", "units", "col_tiles", "seqs_per_group", "rows_per_head", "heads_per_tile", "range_batches",
-            "range_heads", "shared", "threads")),
+            "range_heads", "item_count", "states", "segment", "shared", "threads")),
         ("parallel", ctypes.c_void_p),
     ]  # fmt: skip
 
@@ -94,23 +98,23 @@ class CppRunner:
         ints, pointers, reals = _arguments(stage.args, call, tensors)
         if not work.unit_seq.size or not all(call.q.shape[:3]):
             return
-        per_pack = 1 if self.module.query_heads else call.q.shape[1] // max(call.k.shape[1], 1)
-        units = len(work.unit_seq)
-        shared = units * per_pack // work.heads_per_tile >= _SHARED
-        arrays = (ints, pointers, reals, work.seqs, work.unit_seq, work.unit_rows, work.ranges, work.order, work.runs,
-                  work.cols, work.col_seq)  # fmt: skip
+        arrays = (ints, pointers, reals, work.seqs, work.unit_seq, work.unit_rows, work.ranges, work.items,
+                  work.unit_states, work.runs, work.cols, work.col_seq)  # fmt: skip
         filled = _Call(
             *(array.ctypes.data for array in arrays),
             work.groups,
-            units,
+            len(work.unit_seq),
             len(work.cols),
             work.seqs_per_group,
             work.unit_rows.shape[1],
             work.heads_per_tile,
             work.ranges.shape[0],
             work.ranges.shape[1],
-            int(shared),
-            torch.get_num_threads(),
+            len(work.items),
+            work.states,
+            work.segment,
+            int(work.shared),
+            work.threads,
             parallel(),
         )
         if getattr(self._library, stage.name)(ctypes.byref(filled)) != 0:
@@ -143,4 +147,4 @@ def _arguments(
     return np.array(ints, np.int64), np.array(pointers, np.int64), np.array(reals, np.float64)
 
 
-__all__ = ["KEYS", "ROWS", "TYPES", "CppRunner", "Work"]
+__all__ = ["AT_ONCE", "FEW_ROWS", "KEYS", "ROWS", "TYPES", "CppRunner", "Work"]

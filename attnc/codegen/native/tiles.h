@@ -1,7 +1,7 @@
 // Inner products and sums of value vectors, a few queries by NR columns at a time in registers; packing of keys.
 
 // s[R][KB] = left[R][D] times a packed tile of keys: KB / NR blocks of [D][NR].
-template <int R, int D> INLINE void inner_products(const float* left, const float* keys, float* s) {
+template <int R, int D> OUTLINE void inner_products(const float* left, const float* keys, float* s) {
   for (int block = 0; block < KB / NR; block++, keys += D * NR, s += NR) {
     vf sum[R][NV];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = vf{};
@@ -32,7 +32,7 @@ template <int R, int DV, int N> INLINE void weighted_columns(const float* w, con
 }
 
 // o[R][DV] = o * factor[R] + w[R][KB] times values[KB][DV].
-template <int R, int DV> INLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o) {
+template <int R, int DV> OUTLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o) {
   constexpr int whole = DV / NR * NR, rest = (DV - whole) / V;
   for (int d = 0; d < whole; d += NR) weighted_columns<R, DV, NV>(w, values + d, factor, o + d);
   if constexpr (rest > 0) weighted_columns<R, DV, rest>(w, values + whole, factor, o + whole);
@@ -100,11 +100,13 @@ struct Call {
   const int32_t* unit_seq;   // [units]
   const int32_t* unit_rows;  // [units][rows per head], -1 where there is none
   const int64_t* ranges;     // [range batches][range heads][units][2]: first run, number of runs
-  const int32_t* order;      // [units], the most work first
+  const int32_t* items;      // [items][2]: unit and segment of its keys, the most work first
+  const int32_t* unit_states;  // [units][2]: number of its first state, number of its segments
   const int32_t* runs;       // [..][4]: first key tile, how many, how far apart, whether full
   const int32_t* cols;       // [column tiles][KB], -1 where there is none
   const int32_t* col_seq;    // [column tiles]
   int64_t groups, units, col_tiles, seqs_per_group, rows_per_head, heads_per_tile, range_batches, range_heads;
+  int64_t item_count, states, segment;  // states of one head; key tiles of a segment
   int64_t shared, threads;
   void (*parallel)(void (*)(void*, int64_t, int64_t), void*, int64_t, int64_t);
 };

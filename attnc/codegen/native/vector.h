@@ -23,6 +23,7 @@ typedef int32_t viu __attribute__((vector_size(4 * V), aligned(4)));
 typedef int64_t vh __attribute__((vector_size(4 * V)));
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE static __attribute__((noinline))  // compiled once, wherever it is called from
 
 // Ints of 64 bits in two vectors of the machine's size: compilers take vectors of twice that size to pieces, slowly.
 struct vl {
