@@ -197,6 +197,8 @@ class StridedKeys:
                 f"s_{term.name} + first * KB);")  # fmt: skip
 
     def sums(self, acc: Accumulator) -> str:
-        first = self.operands[0]
-        return (f"row_sums<{self.group}, {acc.dim}, {first.dim}>(w_{acc.name} + first * KB, "
-                f"rows{len(self.operands) - 1}, rows0, KB * {first.stem}_s2, f_{acc.name} + first, {acc.name} + first * {padded_text(acc.dim)});")  # fmt: skip
+        first, last = self.operands[0], len(self.operands) - 1
+        return (
+            f"row_sums<{self.group}, {acc.dim}, {first.dim}>(w_{acc.name} + first * KB, rows{last}, rows0, "
+            f"KB * {first.stem}_s2, f_{acc.name} + first, {acc.name} + first * {padded_text(acc.dim)});"
+        )
