@@ -20,14 +20,15 @@ from attnc.codegen.lookups import in_range
 from attnc.ir.expand import cases_of, operand_kind, repeated_product
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Reduce, Ref, Size, Value, Var, int_const
 from attnc.ir.intervals import Interval, interval
+from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 
 _SPLAT = {"real": "bf", "int": "bi", "bool": "bb"}
 _LOOK = {"real": "look_real", "int": "look_int", "bool": "look_bool"}
 _MAX_SQUARINGS = 1024
 _NAME = re.compile(r"\w+(\[[st]\])?")
-#: Cases of an `exists` up to which they are written out: constants then fold into each of them.
-_WRITTEN_OUT = 8
+#: Nodes of all cases of an `exists` up to which they are written out: constants then fold into each of them.
+_WRITTEN_OUT = 256
 
 
 @dataclass(slots=True)
@@ -184,7 +185,7 @@ class CppEmitter:
             case Call():
                 return self._call(expr)
             case Exists(low=Const(value=low), high=Const(value=high)):
-                if high - low <= _WRITTEN_OUT:
+                if (high - low) * sum(1 for _ in walk(expr)) <= _WRITTEN_OUT:
                     return self.emit(cases_of(expr, range(int(low), int(high))))
                 return emit_cases(self, expr, int(low), int(high))
             case Reduce(axis="d"):

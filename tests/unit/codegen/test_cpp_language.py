@@ -20,7 +20,7 @@ from tests.property.agreement import assert_agrees
 NEAR = "min(max(i - j, -4), 4) + 4"
 SPECS = {
     "cases": "attention a(t: int[H, 40], u: int[B, M]) {\n"
-    "  mask exists r in 0..40: j - t[h, r] == i % 7 or (exists p in 2..12: u[b, j] * p == i + r)\n}",
+    "  mask exists r in 0..40: j - t[h, r] == i % 7 or (exists p in 2..42: u[b, j] * p == i + r)\n}",
     "pairs": f"attention a(r: real[H, 9, D], z: real[H, 3], y: real[H, 9, 3]) {{\n"
     f"  score dot(q, k + r[h, {NEAR}]) * scale + dot(rope(q, i - j, theta: 100, dims: 6), k) / 4\n"
     f"  bias dot(concat(q * real(i - j) / 9, y[h, {NEAR}]), concat(k, z[h])) * scale + "
@@ -67,6 +67,37 @@ def test_vectors_of_smaller_machines(monkeypatch: pytest.MonkeyPatch, march: str
     assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
 
 
+HEADS = {
+    "by head": "attention a(w: int[H]) {\n  mask 0 <= i - j < w[h]\n}",
+    "by key head": "attention a(w: int[Hk]) {\n  mask 0 <= i - j < w[hk]\n}",
+    "listed by head": "attention a(w: int[H, M]) {\n  mask w[h, i] == w[h, j] and j <= i\n}",
+    "listed by batch": "attention a(w: int[B, M]) {\n  mask w[b, i] == w[b, j] and j <= i\n}",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_tiles_of_a_head_are_its_own(name: str) -> None:
+    op = attnc.compile(source=HEADS[name], backend="cpp")
+    q, k = torch.randn(2, 4, 300, 8), torch.randn(2, 2, 300, 8)
+    if "listed" in name:
+        size = [4, 300] if "head" in name else [2, 300]
+        w = (torch.arange(300) // torch.tensor([[300], [70], [7], [129]])[: size[0]]).int()
+    else:
+        w = torch.tensor([3, 299, 70, 1000] if name == "by head" else [3, 299])
+    torch.testing.assert_close(op(q, k, k, w=w).double(), op.reference(q, k, k, w=w), rtol=1e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("mask", ["abs(i - j) <= 100", "-150 <= i - j", "i // 128 == j // 128", "i - j < 150"])
+def test_windows_that_reach_beyond_the_keys(mask: str) -> None:
+    """Closed forms of visits end where the keys do, on both sides; rows without any key among them."""
+    op = attnc.compile(source=f"attention a {{\n  mask {mask}\n}}", backend="cpp")
+    for n, m, start in ((300, 130, -50), (70, 300, 40), (300, 70, 200)):
+        q, k = torch.randn(1, 2, n, 8), torch.randn(1, 2, m, 8)
+        (out, aux), (exact, statistics) = (f(q, k, k, q_offset=start, return_aux=True) for f in (op, op.reference))
+        torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=3e-6)
+        torch.testing.assert_close(aux.lse.double(), statistics.lse, rtol=1e-5, atol=3e-6)
+
+
 EXTREMA = """normalizer n {
   m = max[j](s)
   p = exp(s - m)
@@ -93,6 +124,22 @@ def test_statistics_of_what_is_not_finite(value: float) -> None:
         torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-5, atol=1e-5, equal_nan=True)
         for name in ("m", "low"):
             torch.testing.assert_close(found[1][name].double(), exact[1][name], rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bfloat"), (torch.float16, "half")])
+def test_sixteen_bit_numbers_are_rounded_to_the_nearest(dtype: torch.dtype, name: str) -> None:
+    text = f"""
+extern "C" void on_numbers(const float* x, {name}* y, float* z, int64_t n) {{
+  for (int64_t i = 0; i < n; i++) {{ put(y + i, x[i]); z[i] = number(y[i]); }}
+}}
+"""
+    bits = np.random.default_rng(0).integers(0, 2**32, 20_000, np.uint32)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 65519.9, 65520.0, 1e-8, 3.4e38, 1.00390625, 1.01171875, 1.0029297]
+    x = np.concatenate([np.array(special, np.float32), bits.view(np.float32)])
+    y, z = np.empty(len(x), np.uint16), np.empty_like(x)
+    pointers = (ctypes.c_void_p(array.ctypes.data) for array in (x, y, z))
+    load_library(native("vector.h") + text).on_numbers(*pointers, ctypes.c_int64(len(x)))
+    np.testing.assert_array_equal(z, torch.from_numpy(x).to(dtype).float().numpy())
 
 
 # -- integers of 64 bits ---------------------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Every file of the standard library in C++ against the oracle: sizes, dtypes, heads, layouts, offsets, packing.
+
+By default each file is called once, with the parameters of its oracle and what hypothesis draws beside them (the same
+in every run); the slow test calls each many times and draws the parameters, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+
+from attnc.diagnostics import CallError, SpecError
+from attnc.drawing import Case, UndrawableError
+from attnc.verify import Target
+from attnc.verify_cases import LIMITS, cases
+from tests.oracles.cases import cases as oracle_cases
+from tests.property.agreement import assert_agrees
+
+NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "stdlib").glob("*.attn"))
+FEATURES = (1, 5, 16, 33, 64, 80, 128, 256)
+QUIET = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+PARAMS = {case.name: dict(case.params) for case in reversed(oracle_cases())}
+
+
+def call(name: str, data: st.DataObject, params: dict[str, Any]) -> None:
+    """One drawn call of a file; what the op refuses is no call."""
+    target = Target(f"std:{name}", "cpp", params=params)
+    module = target.load()
+    drawn = data.draw(
+        cases(module, lambda static: target.compile(module, static).module, tuple(params.items()), LIMITS["cpp"])
+    )
+    assume(drawn.queries > 0 and drawn.keys > 0)
+    dims = [data.draw(st.sampled_from(FEATURES)) for _ in range(2)]
+    case: Case = replace(drawn, head_dim=dims[0], value_dim=dims[1])
+    try:
+        assert_agrees(target.compile(module, case.static), case)
+    except (CallError, UndrawableError):
+        reject()
+    except SpecError as error:
+        if {diagnostic.code for diagnostic in error.diagnostics} != {"E403"}:  # a rotation of an odd number of features
+            raise
+        reject()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(QUIET, max_examples=1)
+@given(data=st.data())
+def test_a_call_of_every_file(name: str, data: st.DataObject) -> None:
+    call(name, data, PARAMS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@settings(QUIET, max_examples=25)
+@given(data=st.data())
+def test_many_calls_of_every_file(name: str, data: st.DataObject) -> None:
+    call(name, data, {})
