@@ -19,8 +19,8 @@ from attnc.ir.plan import KernelPlan, Part, Piece
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import INT
 from attnc.packing import int_list
-from attnc.torch_backend import environment
 from attnc.torch_tiles import PartTables
+from attnc.torch_tokens import environment
 
 Ints = NDArray[Any]
 _NAMES = ("N", "M")

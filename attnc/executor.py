@@ -6,7 +6,7 @@ What is made (plans, kernels) depends on dtype, head dimensions and kind of a ca
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from attnc.call_tables import CallTables
 from attnc.calls import refuse
 from attnc.codegen.cache import key_of, load_entry, load_source, making, store_entry
 from attnc.codegen.config import default_config
@@ -32,7 +33,8 @@ from attnc.ir.merge import splits
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.serialize import MalformedError, dumps, loads
-from attnc.torch_backend import derived_tokens, differentiate, run_torch
+from attnc.torch_backend import differentiate, run_torch
+from attnc.torch_tokens import derived_tokens
 
 if TYPE_CHECKING:
     from attnc.torch_tiles import PartTables
@@ -47,7 +49,6 @@ _KEPT_WORK = 64
 #: Tiles of the C++ back end, which knows no others.
 _CPP_TILE = Tile(64, 64)
 #: Lists that are kept: a text that grows has another one at every step.
-_KEPT_LISTS = 16
 #: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
 _LISTED = {"cpu": 1 << 12}
 _LISTED_ON_DEVICE = 1 << 22
@@ -79,10 +80,9 @@ class Executor:
     _cpp: dict[tuple[PlanOptions, CppVariant], CppRunner] = field(
         default_factory=dict[tuple[PlanOptions, CppVariant], CppRunner]
     )
-    _made: dict[tuple[PlanOptions, int, int], PartTables] = field(
-        default_factory=dict[tuple[PlanOptions, int, int], "PartTables"]
-    )
-    _lists: dict[object, PartTables | None] = field(default_factory=dict[object, "PartTables | None"])
+    #: Makes other plans than the module's forward: those of its backward.
+    maker: Callable[[PlanOptions], KernelPlan] | None = None
+    _tables: CallTables = field(default_factory=CallTables)
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
@@ -95,7 +95,7 @@ class Executor:
 
     def run(self, call: CallInputs) -> Outputs:
         """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them."""
-        backend = self._able(self.choose(call.q.device.type), call)
+        backend = self.able(self.choose(call.q.device.type), call)
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
             return self._upcast(call)
         if backend != "torch" and call.q.dtype == torch.float64:
@@ -111,14 +111,14 @@ class Executor:
         module = self.kernels(options, variant)
         return run_module(module, call, self._runner(backend, options, variant), self._on_device(options, call, tables))
 
-    def _able(self, backend: str, call: CallInputs) -> str:
+    def able(self, backend: str, call: CallInputs) -> str:
         """The back end; "torch" instead of a C++ one that was not asked for by name and cannot run the call."""
         if backend != "cpp" or self.backend == "cpp":
             return backend
         if call.q.dtype == torch.float64:
             return "torch"
         try:
-            options = self._options(call, "cpp")
+            options = self.options(call, "cpp")
             self._cpp_runner(options, self._cpp_variant(options, call))
         except (NoCppError, CompilerError) as error:
             if not self._without_cpp:
@@ -158,7 +158,7 @@ class Executor:
         key = (options, variant)
         if key not in self._cpp:
             plan = self.plan(options)
-            module = self._cached("cpp", options, variant, lambda: lower_cpp(plan, variant))
+            module = self.cached("cpp", options, variant, lambda: lower_cpp(plan, variant))
             self._cpp[key] = CppRunner(module)
         return self._cpp[key]
 
@@ -186,10 +186,6 @@ class Executor:
             refuse(f'backend "{self.backend}" needs CPU tensors, got {device}')
         return self.backend
 
-    def has_backward(self, device: str) -> bool:
-        """Whether calls on a device can be differentiated."""
-        return self.choose(device) in ("torch", "cpp")
-
     def _upcast(self, call: CallInputs) -> Outputs:
         """bfloat16 in the interpreter, which computes on its bits: run in float32 and say so."""
         message = "Triton's interpreter cannot compute in bfloat16: this call runs in float32 and rounds at the end"
@@ -204,12 +200,14 @@ class Executor:
         out, aux = self.run(wide)
         return out.to(torch.bfloat16), aux
 
-    def _options(self, call: CallInputs, backend: str) -> PlanOptions:
+    def options(self, call: CallInputs, backend: str) -> PlanOptions:
+        """What the plan of a call is made for."""
         tile = _CPP_TILE if backend == "cpp" else self.tile or _DEFAULT_TILES.get(backend)
         aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
         may_list = _may_list(call)
         listed = looks_up_positions(self.module.mask) and may_list
-        options = PlanOptions(call.q.shape[-1], call.v.shape[-1], call.q.element_size(), tile, aligned, listed)
+        sizes = (call.q.shape[-1], call.v.shape[-1], call.q.element_size())
+        options = PlanOptions(*sizes, tile, aligned, listed, training=call.training)
         return self.numbered(options) if may_list else options
 
     def numbered(self, options: PlanOptions) -> PlanOptions:
@@ -221,7 +219,7 @@ class Executor:
 
     def _prepare(self, call: CallInputs, backend: str) -> tuple[PlanOptions, tuple[PartTables, ...]]:
         """What to plan for a call, and per part of the plan the tables that its tiles need."""
-        options = self._options(call, backend)
+        options = self.options(call, backend)
         found = [self._part_tables(options, number, call) for number in range(len(self.plan(options).parts))]
         if None not in found:
             return options, tuple(tables for tables in found if tables is not None)
@@ -231,28 +229,7 @@ class Executor:
         return options, tuple(self._part_tables(options, n, call) or () for n in range(len(self.plan(options).parts)))
 
     def _part_tables(self, options: PlanOptions, number: int, call: CallInputs) -> PartTables | None:
-        """Those of axes, kept by size, or a list, made anew as it depends on data; None when that is too long."""
-        plan = self.plan(options)
-        part = plan.parts[number]
-        if part.listing is not None:
-            from attnc.tile_lists import list_tiles, numbers_of_call
-
-            key = (options, number, numbers_of_call(call)) if part.listing.of_numbers else None
-            if key is None or key not in self._lists:
-                tiles = list_tiles(plan, part, call)
-                if len(self._lists) >= _KEPT_LISTS:
-                    self._lists.clear()
-                self._lists[key] = None if tiles is None else (tiles,)
-            return self._lists[key] if key is not None else self._lists.pop(key)
-        if not part.axes:
-            return ()
-        from attnc.passes.tile_tables import axis_table
-
-        key = (options, number, call.q.shape[2])
-        if key not in self._made:
-            names = {"N": call.q.shape[2], "M": call.q.shape[2], "q_offset": 0, "k_offset": 0}
-            self._made[key] = tuple(axis_table(axis, names) for axis in part.axes)
-        return self._made[key]
+        return self._tables.of_part(self.plan(options), number, call, options)
 
     def _on_device(self, options: PlanOptions, call: CallInputs, found: tuple[PartTables, ...]) -> TileTables | None:
         """Tables as the kernels read them."""
@@ -270,14 +247,14 @@ class Executor:
     def plan(self, options: PlanOptions) -> KernelPlan:
         """The plan for head dimensions and an element size. Raises SpecError for what has no kernel."""
         if options not in self._plans:
-            self._plans[options] = self._cached("plan", options, (), lambda: self._make_plan(options))
+            self._plans[options] = self.cached("plan", options, (), lambda: self._make_plan(options))
         return self._plans[options]
 
     def kernels(self, options: PlanOptions, variant: Variant) -> TritonModule:
         """The emitted module for a kind of call."""
         key = (options, variant)
         if key not in self._modules:
-            self._modules[key] = self._cached("kernels", options, variant, lambda: self._lower(options, variant))
+            self._modules[key] = self.cached("kernels", options, variant, lambda: self._lower(options, variant))
         return self._modules[key]
 
     def source(self) -> str:
@@ -287,14 +264,14 @@ class Executor:
     def _make_plan(self, options: PlanOptions) -> KernelPlan:
         from attnc.passes.pipeline import make_plan
 
-        return make_plan(self.module, options)
+        return self.maker(options) if self.maker is not None else make_plan(self.module, options)
 
     def _lower(self, options: PlanOptions, variant: Variant) -> TritonModule:
         from attnc.codegen.triton_module import lower_triton
 
         return lower_triton(self.plan(options), variant).launchable()
 
-    def _cached(self, kind: str, options: PlanOptions, variant: object, make: Any) -> Any:
+    def cached(self, kind: str, options: PlanOptions, variant: object, make: Any) -> Any:
         """From the cache, else made by one process and stored."""
         if not self.key:
             return make()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,20 +29,20 @@ class Folding:
         if not self._foldable(in_dims, args):
             return _one_by_one(op, samples, in_dims, args)
         found: Any = op(*self._fold(samples, in_dims, args))
-        if isinstance(found, Tensor):
-            return _split(found, 0, samples), 0
-        return tuple(_split(x, 0, samples) for x in found), (0,) * len(found)
+        return _outer(lambda x: _split(x, 0, samples), found), _outer(lambda _: 0, found)
 
     def backward(self, op: Any, seeds: int, in_dims: Dims, args: Sequence[Any]) -> tuple[Any, Any]:
-        """The rule of the backward op, whose `seeds` first arguments are gradients of outputs, then `wanted`."""
+        """The rule of the backward op: `seeds` gradients of outputs, the output, what was saved, `wanted`, the rest."""
         samples = _samples(in_dims, args)
-        wanted, rest, rest_dims = args[seeds], args[seeds + 1 :], in_dims[seeds + 1 :]
+        (out, saved, wanted), rest, rest_dims = args[seeds : seeds + 3], args[seeds + 3 :], in_dims[seeds + 3 :]
+        out_dim, saved_dims = in_dims[seeds], cast("Any", in_dims[seeds + 1])
         dimensions = [self.signature.batch_dimension(name) for name in self.signature.differentiable]
         shared = any(want and place is None for want, place in zip(wanted, dimensions, strict=True))
         if shared or not self._foldable(rest_dims, rest):
             return _one_by_one(op, samples, in_dims, args)
         outer = [_merged(g, d, 0, samples) for g, d in zip(args[:seeds], in_dims[:seeds], strict=True)]
-        found = op(*outer, wanted, *self._fold(samples, rest_dims, rest))
+        left = [_merged(x, d, 0, samples) for x, d in zip(saved, saved_dims or [None] * len(saved), strict=True)]
+        found = op(*outer, _merged(out, out_dim, 0, samples), left, wanted, *self._fold(samples, rest_dims, rest))
         places = [place if want else None for want, place in zip(wanted, dimensions, strict=True)]
         split = [x if place is None else _split(x, place, samples) for x, place in zip(found, places, strict=True)]
         return tuple(split), tuple(places)
@@ -64,7 +64,7 @@ class Folding:
 
 
 def _samples(in_dims: Dims, args: Sequence[Any]) -> int:
-    return next(arg.shape[dim] for arg, dim in zip(args, in_dims, strict=True) if isinstance(dim, int))
+    return next(arg.shape[dim] for arg, dim in zip(args, in_dims, strict=True) if type(dim) is int)
 
 
 def _merged(tensor: Tensor | None, dim: int | None, place: int | None, samples: int) -> Tensor | None:
@@ -85,14 +85,30 @@ def _split(tensor: Tensor, place: int, samples: int) -> Tensor:
 
 def _one_by_one(op: Callable[..., Any], samples: int, in_dims: Dims, args: Sequence[Any]) -> tuple[Any, Any]:
     """One call per sample."""
-    calls = [
-        op(*(arg.select(dim, n) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims, strict=True)))
-        for n in range(samples)
-    ]
+    calls = [op(*(_sample(arg, dim, n) for arg, dim in zip(args, in_dims, strict=True))) for n in range(samples)]
+    stacked = _stacked(calls)
+    return stacked, _outer(lambda _: 0, stacked)
+
+
+def _sample(arg: Any, dim: Any, n: int) -> Any:
+    """One sample of an argument, which may be a list of tensors."""
+    if isinstance(dim, list | tuple):
+        return [_sample(x, d, n) for x, d in zip(arg, cast("Sequence[Any]", dim), strict=True)]
+    return arg.select(dim, n) if isinstance(dim, int) else arg
+
+
+def _stacked(calls: list[Any]) -> Any:
+    """The results of all samples: tensors stacked, tuples and lists of them item by item."""
     if isinstance(calls[0], Tensor):
-        return torch.stack(calls), 0
-    stacked = tuple(torch.stack(found) for found in zip(*calls, strict=True))
-    return stacked, (0,) * len(stacked)
+        return torch.stack(calls)
+    return type(calls[0])(_stacked(list(items)) for items in zip(*calls, strict=True))
+
+
+def _outer(change: Callable[[Tensor], Any], found: Any) -> Any:
+    """`change` applied to every tensor of a result."""
+    if isinstance(found, Tensor):
+        return change(found)
+    return type(found)(_outer(change, x) for x in found)
 
 
 def _reads_batch(module: AttentionModule) -> bool:

@@ -145,26 +145,20 @@ class Op:
         return {**self._tensors, **given, **self._constants.on(getattr(q, "device", None))}
 
     def _dispatch(self, call: RawCall) -> Any:
-        """Through torch's dispatcher; recorded unless autograd is off (a dual tensor does not say that it is one)."""
+        """Through torch's dispatcher; recorded where somebody may ask for gradients (a dual tensor does not say so)."""
         args = self._ops.signature.flatten(_cast(call))
         names: list[str] = []
         if torch.is_grad_enabled():
             names = [n for n, x in zip(self._ops.signature.tensors, args, strict=False) if _requires_grad(x)]
-        if not torch.is_grad_enabled() or (torch.compiler.is_compiling() and not names):
+        if not names and not (torch.is_grad_enabled() and _has_duals(args)):
             return (self._ops.stats if call.return_aux else self._ops.plain)(*args)
-        if names:
-            self._check_gradients(names, call)
+        self._check_gradients(call)
         if torch.compiler.is_compiling():
             args = _distinct(args)
         return (self._ops.stats_function if call.return_aux else self._ops.plain_function)(*args)
 
-    def _check_gradients(self, names: list[str], call: RawCall) -> None:
-        """Say what has no backward yet, instead of returning an output without a graph."""
-        if not self._executor.has_backward(call.q.device.type):
-            refuse(
-                f"{', '.join(names)} requires grad, but the kernels have no backward yet; "
-                'use backend="torch", or call under torch.no_grad()'
-            )
+    def _check_gradients(self, call: RawCall) -> None:
+        """Say what cannot be saved for the backward, before torch does."""
         if torch.compiler.is_compiling():
             return
         given = {"q": call.q, "k": call.k, "v": call.v, **call.named}
@@ -250,6 +244,14 @@ class Op:
 
 def _from_program(program: Program, backend: Backend, tile: Tile | None, tensors: Mapping[str, Tensor]) -> Op:
     return Op(compile_program(program), backend, tile, tensors)
+
+
+def _has_duals(args: list[Any]) -> bool:
+    """Whether forward-mode differentiation is under way. torch.compile does not trace it."""
+    if torch.compiler.is_compiling():
+        return False
+    forward_ad: Any = torch.autograd.forward_ad
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in args)
 
 
 def _requires_grad(value: object) -> bool:

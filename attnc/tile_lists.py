@@ -29,7 +29,7 @@ from attnc.packing import int_list
 from attnc.passes.mask_sets import exists_values
 from attnc.passes.spans import Span
 from attnc.passes.tile_lists import BRANCH, MAX_WORK, Ints, Shape, Source, TileList, list_of_numbers, list_visits
-from attnc.torch_backend import environment
+from attnc.torch_tokens import environment
 
 Numbers = NDArray[np.float64]
 #: Integers below are exact in a double.

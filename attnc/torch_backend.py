@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
+from attnc.codegen.states import state_key
 from attnc.eager import Env, evaluate
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref
-from attnc.ir.plan import Accumulator, Derived, KernelPlan, Stage, Sweep
+from attnc.ir.plan import Accumulator, KernelPlan, Scatter, Stage, Sweep
 from attnc.ir.traverse import walk
 from attnc.packing import documents
 from attnc.torch_tiles import PartTables, Tiling, Tokens
+from attnc.torch_tokens import add_at, at_keys, at_rows, compute_dtype, derived_tokens, environment, token_values
 
 Tables = Sequence[PartTables]
 
@@ -31,28 +33,28 @@ _IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 def run_torch(plan: KernelPlan, call: CallInputs, tables: Tables = ()) -> tuple[Tensor, dict[str, Tensor]]:
     """The output [B, H, N, Dv] in the dtype of q and the statistics [B, H, N], float32 (float64 for float64).
 
-    `tables` are those of each part of the plan, when its tiles are boxes or listed.
+    `tables` are those of each part of the plan, when its tiles are boxes or listed. The accumulators that the plan
+    saves are among the statistics, by `state_key`. Of a plan without an output all of its accumulators are, and its
+    scatters by name; the output has no features then.
     """
+    found = dict(_sweep(plan, call, tables))
+    out = found.pop(_OUTPUT) if plan.output is not None else call.q.new_empty((*call.q.shape[:3], 0))
+    return out.to(call.q.dtype), found
+
+
+def _sweep(plan: KernelPlan, call: CallInputs, tables: Tables) -> dict[str, Tensor]:
     if call.cu_q is None or call.cu_k is None:
         return _Execution(plan, call, tables).run()
     results = [_Execution(plan, part).run() for part in documents(plan.module, call)]
     if not results:
         return _Execution(plan, replace(call, cu_q=None, cu_k=None)).run()
-    out = torch.cat([result[0] for result in results], dim=2)
-    names = results[0][1]
-    return out, {name: torch.cat([result[1][name] for result in results], dim=2) for name in names}
-
-
-def derived_tokens(plan: KernelPlan, call: CallInputs) -> dict[str, Tensor]:
-    """The values per token that a plan computes before its attention, [B, heads, tokens] or with features, float32."""
-    if not plan.derived:
-        return {}
-    if call.cu_q is None:
-        return _Execution(plan, call).derive()
-    found = [_Execution(plan, part).derive() for part in documents(plan.module, call)]
-    if not found:
-        return _Execution(plan, replace(call, cu_q=None, cu_k=None)).derive()
-    return {name: torch.cat([values[name] for values in found], dim=2) for name in found[0]}
+    summed = {scatter.name for scatter in plan.scatters}
+    return {
+        name: sum((result[name] for result in results[1:]), results[0][name])
+        if name in summed
+        else torch.cat([result[name] for result in results], dim=2)
+        for name in results[0]
+    }
 
 
 def differentiate(
@@ -94,45 +96,12 @@ class _Pass:
 
 @dataclass(slots=True)
 class _Tile:
-    """What the expressions of one (query tile, key tile) read."""
+    """What the expressions of one (query tile, key tile) read; `values` by name."""
 
     env: Env
     keep: Tensor | None
-    values: Tensor
+    values: dict[str, Tensor]
     shape: tuple[int, ...]
-
-
-def environment(plan: KernelPlan, call: CallInputs, dtype: torch.dtype) -> Env:
-    """What the expressions of a plan read of a call, but for rows and columns."""
-    batch, heads, rows = call.q.shape[:3]
-    key_heads, keys = call.k.shape[1:3]
-    device = call.q.device
-    head = torch.arange(heads, device=device).view(1, -1, 1, 1)
-    q_offset = keys - rows if isinstance(call.q_offset, str) else call.q_offset
-    return Env(
-        indices={
-            "b": torch.arange(batch, device=device).view(-1, 1, 1, 1),
-            "h": head,
-            "hk": head // max(heads // max(key_heads, 1), 1),
-        },
-        sizes={"B": batch, "H": heads, "Hk": key_heads, "N": rows, "M": keys, "D": plan.head_dim, "Dv": plan.value_dim},
-        params=call.params,
-        values={
-            "q_offset": _offset(q_offset, device),
-            "k_offset": _offset(call.k_offset, device),
-            "scale": torch.tensor(call.scale, dtype=dtype, device=device),
-        },
-        tensors={name: x.to(dtype) if x.is_floating_point() else x for name, x in call.tensors.items()},
-        dtype=dtype,
-        device=device,
-        relative=True,
-    )
-
-
-def _offset(offset: int | Tensor, device: torch.device) -> Tensor:
-    if isinstance(offset, int):
-        return torch.tensor(offset, device=device)
-    return offset.to(torch.int64).view(-1, 1, 1, 1)
 
 
 class _Execution:
@@ -140,7 +109,7 @@ class _Execution:
         self._plan = plan
         self._tables = tables
         self._call = call
-        self._dtype = torch.float64 if call.q.dtype == torch.float64 else torch.float32
+        self._dtype = compute_dtype(call)
         self._device = call.q.device
         self._batch, self._heads, self._rows = call.q.shape[:3]
         self._key_heads, self._keys = call.k.shape[1:3]
@@ -150,15 +119,27 @@ class _Execution:
             "v": call.v.to(self._dtype),
         }
         self._base = environment(plan, call, self._dtype)
+        self._scattered = {
+            scatter.name: torch.zeros_like(call.tensors[scatter.target.tensor], dtype=self._dtype)
+            for scatter in plan.scatters
+        }
 
-    def run(self) -> tuple[Tensor, dict[str, Tensor]]:
-        self._stored.update(self.derive())
+    def run(self) -> dict[str, Tensor]:
+        """Output and statistics by name, or accumulators and scatters where there is no output."""
+        self._stored.update(derived_tokens(self._plan, self._call, self._dtype) if self._plan.derived else {})
         self._base = replace(self._base, tensors={**self._base.tensors, **self._stored})
+        self._stored = {**self._base.tensors, **self._stored}
         found: dict[str, Tensor] = {}
         for stage, tables in zip(self._plan.stages, self._stage_tables(), strict=True):
             found.update(self._stage(stage, tables, found))
-        out = found.pop(_OUTPUT).to(self._call.q.dtype)
-        return out, {b.name: found[b.name] for b in self._plan.aux} if self._call.return_aux else {}
+        if self._plan.output is None:
+            left = {state_key(acc): _result(found[acc.name]) for acc in self._plan.accumulators}
+            return {**left, **self._scattered}
+        exact = self._dtype == self._call.q.dtype
+        asked = self._plan.aux if self._call.return_aux else ()
+        rounded = {b.name: found[b.name] if exact else found[b.name].float() for b in asked}
+        saved = {state_key(acc): _result(found[acc.name]) for acc in self._plan.saved}
+        return {_OUTPUT: found[_OUTPUT], **rounded, **saved}
 
     def _stage_tables(self) -> list[PartTables]:
         """The tables of each stage's part; none for calls that need none."""
@@ -176,53 +157,12 @@ class _Execution:
         place = torch.argsort(torch.cat(order)) if stage.part.axes else None
         return {name: _joined([tile[name] for tile in tiles], place) for name in tiles[0]}
 
-    # -- environments --------------------------------------------------------------------------------------------
-
-    def _at_rows(self, env: Env, rows: Tensor) -> Env:
-        r = rows.view(1, 1, -1, 1)
-        return replace(env, indices={**env.indices, "r": r, "i": env.values["q_offset"] + r})
-
-    def _at_keys(self, env: Env, keys: Tensor) -> Env:
-        c = keys.view(1, 1, 1, -1)
-        return replace(env, indices={**env.indices, "c": c, "j": env.values["k_offset"] + c})
-
-    # -- token maps ----------------------------------------------------------------------------------------------
-
-    def derive(self) -> dict[str, Tensor]:
-        """The values per token by name."""
-        return {derived.name: self._derive(derived).contiguous() for derived in self._plan.derived}
-
-    def _derive(self, derived: Derived) -> Tensor:
-        """The stored value per token: [B, heads, tokens] or with features."""
-        env = self._at_rows(self._base, torch.arange(self._rows, device=self._device))
-        env = self._at_keys(env, torch.arange(self._keys, device=self._device))
-        heads = self._heads
-        if derived.heads == "Hk":
-            heads = self._key_heads
-            index = torch.arange(heads, device=self._device).view(1, -1, 1, 1)
-            env = replace(env, indices={**env.indices, "hk": index})
-        env = replace(env, values={**env.values, **self._token_values(derived.heads)})
-        value = evaluate(derived.expr, env)
-        tokens = self._rows if derived.side == "q" else self._keys
-        shape = (self._batch, heads, tokens, 1) if derived.side == "q" else (self._batch, heads, 1, tokens)
-        vector = value.dim() == 5
-        full = value.expand(*shape, *value.shape[4:]) if value.dim() >= 4 else value.expand(shape)
-        return full.reshape(self._batch, heads, tokens, *((value.shape[-1],) if vector else ()))
-
-    def _token_values(self, heads: str) -> dict[str, Tensor]:
-        """q, k, v in the layout of `eager`, keys repeated for query heads where those are asked for."""
-        group = self._heads // max(self._key_heads, 1)
-        k, v = self._stored["k"], self._stored["v"]
-        if heads == "H":
-            k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
-        return {"q": self._stored["q"].unsqueeze(3), "k": k.unsqueeze(2), "v": v.unsqueeze(2)}
-
     # -- tiles ---------------------------------------------------------------------------------------------------
 
     def _query_tile(
         self, stage: Stage, rows: Tokens, visits: list[tuple[Tokens, bool]], before: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        env = self._at_rows(self._base, rows.index)
+        env = at_rows(self._base, rows.index)
         refs = {name: value[:, :, rows.where] for name, value in before.items()}
         found: dict[str, Tensor] = {}
         for number in stage.sweeps:
@@ -230,11 +170,15 @@ class _Execution:
             start = {acc.name: refs[acc.name] for acc in sweep.accumulators} if stage.resumes else None
             found = self._sweep(_Pass(sweep, self._plan.mask_of(stage.part), env, rows), visits, refs, start)
             refs.update(found)
-        return self._finish(replace(env, refs=refs), rows.index.numel()) if stage.finishes else found
+        if not stage.finishes:
+            return found
+        left = {acc.name: refs[acc.name] for acc in self._plan.saved}
+        return {**left, **self._finish(replace(env, refs=refs), rows.index.numel())}
 
     def _finish(self, env: Env, rows: int) -> dict[str, Tensor]:
         """Output and statistics of some rows."""
         shape = (self._batch, self._heads, rows)
+        assert self._plan.output is not None
         out = evaluate(self._plan.output, env).expand(*shape, 1, self._plan.value_dim).squeeze(3)
         asked = self._plan.aux if self._call.return_aux else ()
         return {_OUTPUT: out, **{b.name: evaluate(b.expr, env).expand(*shape, 1).squeeze(3) for b in asked}}
@@ -260,7 +204,7 @@ class _Execution:
         return torch.full(shape, _IDENTITY[acc.op], dtype=self._dtype, device=self._device)
 
     def _tile(self, here: _Pass, refs: Mapping[str, Tensor], keys: Tokens, *, full: bool) -> _Tile:
-        env, rows = self._at_keys(here.env, keys.index), here.rows
+        env, rows = at_keys(here.env, keys.index), here.rows
         alive = _alive(here.mask, env)
         found = {**refs, **self._dots(rows, keys, alive)}
         env = replace(env, refs=found)
@@ -268,12 +212,24 @@ class _Execution:
         keep = None if full else evaluate(here.mask, env)
         shape = (self._batch, self._heads, rows.index.numel(), keys.index.numel())
         keep = None if keep is None else keep.expand(shape)
-        if here.sweep.reads_logit:
+        if here.sweep.reads_logit or self._plan.scatters:
             score = evaluate(self._plan.score, env).expand(shape)
             if keep is not None:
                 score = torch.where(keep, score, torch.full_like(score, float("-inf")))
             env = replace(env, values={**env.values, "s": score})
-        return _Tile(env, keep, _cleared(self._grouped(self._plan.values)[:, :, keys.where], alive), shape)
+        names = {self._plan.values_of(acc) for acc in here.sweep.accumulators if acc.weighted}
+        values = {name: _cleared(self._grouped(name)[:, :, keys.where], alive) for name in names}
+        tile = _Tile(env, keep, values, shape)
+        for scatter in self._plan.scatters:
+            self._scatter(scatter, tile)
+        return tile
+
+    def _scatter(self, scatter: Scatter, tile: _Tile) -> None:
+        """Add what the pairs of a tile pass to the elements that they look up."""
+        body = evaluate(scatter.body, tile.env).expand(tile.shape)
+        if tile.keep is not None:
+            body = torch.where(tile.keep, body, torch.zeros_like(body))
+        add_at(self._scattered[scatter.name], scatter.target.indices, body, tile.env)
 
     def _grouped(self, name: str) -> Tensor:
         """A stored key-side value, repeated for the query heads of a group."""
@@ -287,7 +243,7 @@ class _Execution:
         return {t.name: product(self._stored[t.left], self._grouped(t.right)) for t in self._plan.dots}
 
     def _pair(self, env: Env, left: Expr, right: Expr, rows: Tokens, keys: Tokens) -> Tensor:
-        tokens = self._token_values("H")
+        tokens = token_values(self._stored, self._heads)
         values = {"q": tokens["q"][:, :, rows.where], "k": tokens["k"][:, :, :, keys.where]}
         here = replace(env, values={**env.values, **values})
         return (evaluate(left, here) * evaluate(right, here)).sum(-1)
@@ -307,7 +263,8 @@ class _Execution:
             old = state[acc.name]
             if acc.rescale is not None:
                 old = old * self._factor(acc, env, state)
-            new[acc.name] = _combine(acc, old, body, tile.values)
+            values = tile.values[self._plan.values_of(acc)] if acc.weighted else None
+            new[acc.name] = _combine(acc, old, body, values)
             if acc.op != "sum":
                 value = new[acc.name]
                 started = value != _IDENTITY[acc.op]
@@ -347,8 +304,13 @@ def _cleared(tokens: Tensor, alive: Tensor | None) -> Tensor:
     return tokens if alive is None else torch.where(alive, tokens, torch.zeros_like(tokens))
 
 
-def _combine(acc: Accumulator, old: Tensor, body: Tensor, values: Tensor) -> Tensor:
-    if acc.weighted:
+def _result(value: Tensor) -> Tensor:
+    """An accumulator as a tensor of tokens: [B, H, N, 1] or [B, H, N, 1, dim] without the one."""
+    return value.squeeze(3)
+
+
+def _combine(acc: Accumulator, old: Tensor, body: Tensor, values: Tensor | None) -> Tensor:
+    if values is not None:
         return old + (body @ values).unsqueeze(3)
     if acc.op == "sum":
         return old + body.sum(-1, keepdim=True)

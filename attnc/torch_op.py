@@ -2,8 +2,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A module as ops of torch's dispatcher: what torch.compile, torch.export, autograd and vmap see.
 
-    attnc::NAME_HASH           (arguments) -> out                     attnc::NAME_HASH_backward
-    attnc::NAME_HASH_stats     (arguments) -> out, statistics...      attnc::NAME_HASH_stats_backward
+    attnc::NAME_HASH                 (arguments) -> out
+    attnc::NAME_HASH_train           (arguments) -> out, saved[]
+    attnc::NAME_HASH_backward        (gradient, out, saved[], wanted, arguments) -> gradients...
+    attnc::NAME_HASH_stats...        the same three with statistics beside the output
+
+`saved` is what the forward leaves for a derived backward (see `training`).
 
 The name holds a digest of the module, the back end and the compiler: torch's own caches know ops by name only.
 Forward and backward are separate functional ops without an autograd formula; `autograd.Function` around the forward is
@@ -30,6 +34,7 @@ from attnc.executor import Executor
 from attnc.folding import Folding
 from attnc.row_watch import RowWatch
 from attnc.signature import Signature
+from attnc.training import Training
 
 _LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # ops live as long as their library
 _REGISTERED: dict[str, TorchOps] = {}
@@ -66,9 +71,10 @@ _EXECUTORS: dict[str, Executor] = {}
 
 def _register(name: str, executor: Executor) -> TorchOps:
     signature, watch = Signature(executor.module), RowWatch(executor.module, executor.key)
-    plain, plain_function = _Registration(name, executor, signature, False, watch).register()
+    training = Training(executor)
+    plain, plain_function = _Registration(name, executor, training, signature, False, watch).register()
     if signature.statistics:
-        stats, stats_function = _Registration(f"{name}_stats", executor, signature, True, watch).register()
+        stats, stats_function = _Registration(f"{name}_stats", executor, training, signature, True, watch).register()
     else:
         stats, stats_function = plain, plain_function
     return TorchOps(name, signature, plain, stats, plain_function, stats_function)
@@ -80,6 +86,7 @@ class _Registration:
 
     name: str
     executor: Executor
+    training: Training
     signature: Signature
     aux: bool
     watch: RowWatch
@@ -87,22 +94,26 @@ class _Registration:
     def register(self) -> tuple[Any, Any]:
         """The overload of the forward, and the autograd function around it."""
         forward, backward = self.name, f"{self.name}_backward"
+        train = f"{self.name}_train"
         outputs = ", ".join(["Tensor"] * (1 + len(self._names)))
         seeds = ", ".join(f"Tensor g{n}" for n in range(1 + len(self._names)))
         found = ", ".join(["Tensor"] * len(self.signature.differentiable))
-        _LIBRARY.define(f"{forward}({self.signature.schema()}) -> ({outputs})")
-        _LIBRARY.define(f"{backward}({seeds}, bool[] wanted, {self.signature.schema()}) -> ({found})")
+        arguments = self.signature.schema()
+        _LIBRARY.define(f"{forward}({arguments}) -> ({outputs})")
+        _LIBRARY.define(f"{train}({arguments}) -> ({outputs}, Tensor[])")
+        _LIBRARY.define(f"{backward}({seeds}, Tensor out, Tensor[] saved, bool[] wanted, {arguments}) -> ({found})")
         for name, run, fake in (
             (forward, self._forward, self._fake_forward),
+            (train, self._train, self._fake_train),
             (backward, self._backward, self._fake_backward),
         ):
             for device in ("CPU", "CUDA"):
                 _LIBRARY.impl(name, _below(run), device)
             torch.library.register_fake(f"attnc::{name}", fake, lib=_LIBRARY)
         ops: Any = torch.ops.attnc
-        forward_op, backward_op = getattr(ops, forward).default, getattr(ops, backward).default
-        self._register_vmap(forward_op, backward_op)
-        return forward_op, _function(self, forward_op, backward_op)
+        forward_op, train_op, backward_op = (getattr(ops, name).default for name in (forward, train, backward))
+        self._register_vmap(forward_op, train_op, backward_op)
+        return forward_op, _function(self, train_op, backward_op)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -116,15 +127,22 @@ class _Registration:
         out, aux = self.executor.run(call)
         return _outputs(out.contiguous(), *(aux[name].contiguous() for name in self._names))
 
+    def _train(self, *args: Any) -> Any:
+        call = check_call(self.executor.module, self.signature.unflatten(args, aux=self.aux))
+        _look_at_rows(self.watch, call)
+        out, aux, saved = self.training.run(call)
+        left = [x.contiguous() for x in saved]
+        return (out.contiguous(), *(aux[name].contiguous() for name in self._names), left)
+
     def _backward(self, *args: Any) -> tuple[Tensor, ...]:
         count = 1 + len(self._names)
-        seeds, wanted, rest = args[:count], args[count], args[count + 1 :]
+        seeds, (out, saved, wanted), rest = args[:count], args[count : count + 3], args[count + 3 :]
         raw = self.signature.unflatten(rest, aux=self.aux)
         call = check_call(self.executor.module, raw)
         named = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
         names = [name for name, want in zip(self.signature.differentiable, wanted, strict=True) if want]
         gradients = (seeds[0], dict(zip(self._names, seeds[1:], strict=True)))
-        found = self.executor.differentiate(call, gradients, frozenset(names))
+        found = self.training.differentiate(call, gradients, frozenset(names), (out, saved))
         return tuple(
             found[name].contiguous() if name in found else named[name].new_empty(0)
             for name in self.signature.differentiable
@@ -137,16 +155,22 @@ class _Registration:
         dtype = torch.float64 if raw.q.dtype == torch.float64 else torch.float32
         return _outputs(raw.q.new_empty(shape), *(raw.q.new_empty(shape[:3], dtype=dtype) for _ in self._names))
 
+    def _fake_train(self, *args: Any) -> Any:
+        raw = self.signature.unflatten(args, aux=self.aux, checks="shapes")
+        call = check_call(self.executor.module, raw)
+        found = self._fake_forward(*args)
+        return (*(found if self._names else (found,)), self.training.saved_like(call))
+
     def _fake_backward(self, *args: Any) -> tuple[Tensor, ...]:
         count = 1 + len(self._names)
-        wanted, rest = args[count], args[count + 1 :]
+        wanted, rest = args[count + 2], args[count + 3 :]
         tensors = dict(zip(self.signature.tensors, rest, strict=False))
         given = [tensors[name] for name in self.signature.differentiable]
         return tuple(x.new_empty(x.shape) if want else x.new_empty(0) for x, want in zip(given, wanted, strict=True))
 
     # -- vmap --------------------------------------------------------------------------------------------------------
 
-    def _register_vmap(self, forward: Any, backward: Any) -> None:
+    def _register_vmap(self, forward: Any, train: Any, backward: Any) -> None:
         folding = Folding(self.signature)
         count = 1 + len(self._names)
 
@@ -154,11 +178,16 @@ class _Registration:
             del info
             return folding.forward(forward, in_dims, args)
 
+        def train_rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> Any:
+            del info
+            return folding.forward(train, in_dims, args)
+
         def backward_rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> Any:
             del info
             return folding.backward(backward, count, in_dims, args)
 
         torch.library.register_vmap(forward, forward_rule, lib=_LIBRARY)
+        torch.library.register_vmap(train, train_rule, lib=_LIBRARY)
         torch.library.register_vmap(backward, backward_rule, lib=_LIBRARY)
 
 
@@ -197,11 +226,15 @@ def _below(run: Any) -> Any:
 # -- autograd --------------------------------------------------------------------------------------------------------
 
 
-def _function(registration: _Registration, forward_op: Any, backward_op: Any) -> Any:
-    """The autograd function of a forward op. Static methods and no state: what torch.func and Dynamo can trace."""
+def _function(registration: _Registration, train_op: Any, backward_op: Any) -> Any:
+    """The autograd function of a forward op. Static methods and no state: what torch.func and Dynamo can trace.
+
+    What the forward leaves for the backward is an output without a gradient, as transforms want it.
+    """
     signature = registration.signature
     places = [signature.tensors.index(name) for name in signature.differentiable]
     count = len(signature.tensors)
+    results = 1 + (len(signature.statistics) if registration.aux else 0)
     differentiate = _once(backward_op)
 
     class Attention(torch.autograd.Function):
@@ -209,26 +242,33 @@ def _function(registration: _Registration, forward_op: Any, backward_op: Any) ->
 
         @staticmethod
         def forward(*args: Any) -> Any:
-            return forward_op(*args)
+            *found, saved = train_op(*args)
+            return (*found, *saved)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            del output
-            ctx.save_for_backward(*inputs[:count])
+            ctx.mark_non_differentiable(*output[results:])
+            ctx.save_for_backward(*inputs[:count], output[0], *output[results:])
             ctx.rest = inputs[count:]
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             wanted = [ctx.needs_input_grad[place] for place in places]
             run = backward_op if torch.compiler.is_compiling() else differentiate
-            found = run(*gradients, wanted, *ctx.saved_tensors, *ctx.rest)
-            results: list[Any] = [None] * (count + len(ctx.rest))
+            tensors = ctx.saved_tensors  # once: checkpointing frees what it has handed out
+            inputs, (out, *saved) = tensors[:count], tensors[count:]
+            found = run(*gradients[:results], out, saved, wanted, *inputs, *ctx.rest)
+            passed: list[Any] = [None] * (count + len(ctx.rest))
             for place, want, gradient in zip(places, wanted, found, strict=True):
                 if want:
-                    results[place] = gradient
-            return tuple(results)
+                    passed[place] = gradient
+            return tuple(passed)
 
-    return Attention.apply
+    def apply(*args: Any) -> Any:
+        found = Attention.apply(*args)
+        return found[:results] if results > 1 else found[0]
+
+    return apply
 
 
 def _once(backward_op: Any) -> Any:

@@ -130,11 +130,9 @@ class StageText:
         return self._codes[name].stem
 
     def _heads(self, name: str) -> str:
-        heads = {"q": "h", "k": "hk", "v": "hk"}.get(name)
-        if heads is None:
-            derived = next(d for d in self._plan.derived if d.name == name)
-            heads = "h" if derived.heads == "H" else "hk"
-        return heads
+        known = {"q": "h", "k": "hk", "v": "hk"}
+        known |= {d.name: "h" if d.heads == "H" else "hk" for d in self._plan.derived}
+        return known[name]
 
     def _pointer(self, name: str, row: str) -> str:
         """The address of a token's vector; `h` is the query head."""
@@ -313,6 +311,7 @@ class StageText:
         plan, emitter = self._plan, self._emitter
         emitter.restart("run", "feature")
         aux = [(n, emitter.emit(b.expr)) for n, b in enumerate(plan.aux)] if self._variant.aux else []
+        assert plan.output is not None
         out = emitter.emit(plan.output)
         run, feature = emitter.levels["run"], emitter.levels["feature"]
         token = "(q_start + row[s])"

@@ -11,7 +11,7 @@ from attnc.codegen.loops import piece_lines
 from attnc.codegen.place import make_emitter, place_args, program_lines, row_lines, tensor_args, used_args
 from attnc.codegen.provenance import describe
 from attnc.codegen.states import IDENTITY
-from attnc.codegen.token_loads import TokenLoads, padded
+from attnc.codegen.token_loads import TokenLoads, padded, plain_name
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import TRUE, Expr, Ref, Value
 from attnc.ir.plan import Accumulator, KernelPlan, PairDot, Stage, Sweep, Visit
@@ -57,7 +57,7 @@ class _AttentionKernel:
         tile = self._part.tile
         queries = (*self._tokens.query_lines(), *self._finished())
         sweeps = tuple(self._sweep(n, self._plan.sweeps[n]) for n in self._stage.sweeps)
-        epilogue = self._epilogue() if self._stage.finishes else self._left()
+        epilogue = (*self._epilogue(), *self._saved()) if self._stage.finishes else self._left()
         prologue = tuple(self._emitter.outer.lines)
         kernel = KernelText(
             kind="attention",
@@ -106,6 +106,12 @@ class _AttentionKernel:
         """The accumulators that a stage which does not finish leaves to the next."""
         accumulators = self._plan.sweeps[self._stage.sweeps[-1]].accumulators
         return tuple(line for acc in accumulators for line in states.store_lines(acc, self._variant))
+
+    def _saved(self) -> tuple[str, ...]:
+        """Accumulators that the backward reads. Those of sweeps in earlier stages have been left already."""
+        own = {acc.name for n in self._stage.sweeps for acc in self._plan.sweeps[n].accumulators}
+        saved = [acc for acc in self._plan.saved if acc.name in own]
+        return tuple(line for acc in saved for line in states.store_lines(acc, self._variant))
 
     # -- sweeps --------------------------------------------------------------------------------------------------
 
@@ -198,9 +204,11 @@ class _AttentionKernel:
             read |= {node.name for node in walk(self._plan.score) if isinstance(node, Ref)}
         terms = [term for term in self._plan.dots if term.name in read]
         for name, dim in {term.right: term.dim for term in terms}.items():
-            emitter.line(f"right_{name} = {self._tokens.key_load(name, dim, 'k', 'col_ok' if keep else '')}")
+            load = self._tokens.key_load(name, dim, "k", "col_ok" if keep else "")
+            emitter.line(f"right_{plain_name(name)} = {load}")
         for term in terms:
-            emitter.line(f'{term.name} = tl.dot(left_{term.left}, right_{term.right}, input_precision="ieee")')
+            operands = f"left_{plain_name(term.left)}, right_{plain_name(term.right)}"
+            emitter.line(f'{term.name} = tl.dot({operands}, input_precision="ieee")')
             emitter.refs[term.name] = Code(term.name, "ij", "real", inner=True)
         for pair in self._plan.pair_dots:
             if pair.name in read:
@@ -254,7 +262,7 @@ class _AttentionKernel:
         new = f"{acc.name}_new"
         factor = self._factor(acc)
         if acc.weighted:
-            values = self._values(keep)
+            values = self._values(acc, keep)
             old = acc.name if factor is None else f"{acc.name} * {emitter.broadcast(factor, 'id')}"
             emitter.line(f'{new} = {old} + tl.dot(({text}).to({values}.dtype), {values}, input_precision="ieee")')
         elif acc.op == "sum":
@@ -284,12 +292,13 @@ class _AttentionKernel:
         started = " & ".join(f'(tl.abs({name.removesuffix(".old")}) < float("inf"))' for name in old)
         return self._emitter.fresh(Code(f"tl.where({started}, {code.text}, 0.0)", "i", "real", inner=True))
 
-    def _values(self, keep: str | None) -> str:
+    def _values(self, acc: Accumulator, keep: str | None) -> str:
         emitter = self._emitter
         assert emitter.inner is not None
-        name = f"values_{self._plan.values}"
+        operand = self._plan.values_of(acc)
+        name = f"values_{plain_name(operand)}"
         if not any(line.startswith(f"{name} = ") for line in emitter.inner.lines):
-            load = self._tokens.key_load(self._plan.values, self._plan.value_dim, "v", "col_ok" if keep else "")
+            load = self._tokens.key_load(operand, acc.dim, "v", "col_ok" if keep else "")
             emitter.line(f"{name} = {load}")
         return name
 
@@ -298,6 +307,7 @@ class _AttentionKernel:
     def _epilogue(self) -> tuple[str, ...]:
         emitter = self._emitter
         emitter.inner = Block()
+        assert self._plan.output is not None
         dim = self._plan.value_dim
         start = "q_start + " if self._variant.packed else ""
         emitter.line(f"d = tl.arange(0, {padded(dim)})")
@@ -322,7 +332,7 @@ class _AttentionKernel:
 
     def _args(self) -> tuple[Arg, ...]:
         plan = self._plan
-        operands = {term.left for term in plan.dots} | {term.right for term in plan.dots} | {plan.values}
+        operands = {term.left for term in plan.dots} | {term.right for term in plan.dots} | {*self._tokens.values()}
         args = [*place_args(self._variant), *used_args(self._emitter, plan, tuple(operands))]
         args += boxes.table_args(self._part.axes, self._number)
         if self._part.listing is not None:
@@ -340,7 +350,9 @@ class _AttentionKernel:
         stage = self._stage
         first = stage.sweeps[0]
         own = stage.resumes or not stage.finishes
-        return tuple(acc for sweep in self._plan.sweeps[: first + own] for acc in sweep.accumulators)
+        found = [acc for sweep in self._plan.sweeps[: first + own] for acc in sweep.accumulators]
+        saved = [acc for acc in self._plan.saved if stage.finishes and acc not in found]
+        return (*found, *saved)
 
     def _notes(self) -> tuple[str, ...]:
         plan = self._plan

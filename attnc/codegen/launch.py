@@ -37,6 +37,8 @@ class CallInputs:
     cu_q: torch.Tensor | None = None
     cu_k: torch.Tensor | None = None
     return_aux: bool = False
+    #: Whether the call leaves what its backward reads.
+    training: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,12 @@ def run_module(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Run all kernels of a module. Returns the output [B, H, N, Dv] and the statistics [B, H, N] in float32.
 
-    `tiles` are needed by a plan whose tiles are boxes or listed.
+    Accumulators that the plan saves are among the statistics, by `state_key`; of a plan without an output all of its
+    accumulators and derived values are, and the output has no features. `tiles` are needed by a plan whose tiles are
+    boxes or listed.
     """
     batch, heads, rows = call.q.shape[:3]
-    out = call.q.new_empty((batch, heads, rows, call.v.shape[-1]))
+    out = call.q.new_empty((batch, heads, rows, 0 if module.plan.output is None else call.v.shape[-1]))
     names = [binding.name for binding in module.plan.aux] if module.variant.aux else []
     aux = {name: call.q.new_empty((batch, heads, rows), dtype=torch.float32) for name in names}
     buffers = _Buffers({"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors})
@@ -88,8 +92,13 @@ def run_module(
             buffers.tensors.update({table_key(part, n): table for n, table in enumerate(tables)})
     for derived in module.plan.derived:
         buffers.tensors[derived.name] = _derived_buffer(derived, call)
-    if len(module.plan.stages) > 1:
-        buffers.tensors.update({state_key(acc): _state_buffer(acc, call) for acc in module.plan.accumulators})
+    plan = module.plan
+    left = plan.accumulators if len(plan.stages) > 1 or plan.output is None else plan.saved
+    buffers.tensors.update({state_key(acc): _state_buffer(acc, call) for acc in left})
+    returned = (*plan.saved, *(plan.accumulators if plan.output is None else ()))
+    aux.update({state_key(acc): buffers.tensors[state_key(acc)] for acc in returned})
+    if plan.output is None:
+        aux.update({derived.name: buffers.tensors[derived.name] for derived in plan.derived})
     if out.numel() == 0 and not aux:
         return out, aux
     for kernel in module.kernels:

@@ -7,13 +7,15 @@ from attnc.codegen.place import tensor_args
 from attnc.codegen.token_loads import padded
 from attnc.ir.plan import Accumulator
 
+#: Begins the names of accumulators in memory.
+STATE = "state:"
 #: What an accumulator holds before any key.
 IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 
 
 def state_key(acc: Accumulator) -> str:
     """The name of the buffer among those of a call."""
-    return f"state:{acc.name}"
+    return f"{STATE}{acc.name}"
 
 
 def state_args(acc: Accumulator) -> list[Arg]:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from attnc.codegen.context import Variant
 from attnc.codegen.place import tensor_codes
+from attnc.ir.expr import Size
 from attnc.ir.plan import KernelPlan
+
+
+def plain_name(operand: str) -> str:
+    """The name of an operand as part of a name in the text: those that the backward reads have a colon."""
+    return operand.replace(":", "_")
 
 
 def padded(dim: int) -> int:
@@ -33,11 +39,13 @@ class TokenLoads:
         self._stems = {name: code.stem for name, code in tensor_codes(plan, variant).items()}
 
     def _operand(self, name: str, dim: int) -> _Operand:
-        heads = {"q": "h", "k": "hk", "v": "hk"}.get(name)
-        if heads is None:
-            derived = next(d for d in self._plan.derived if d.name == name)
-            heads = "h" if derived.heads == "H" else "hk"
-        return _Operand(name, self._stems[name], dim, heads)
+        return _Operand(plain_name(name), self._stems[name], dim, self._heads(name))
+
+    def _heads(self, name: str) -> str:
+        known = {"q": "h", "k": "hk", "v": "hk"} | {d.name: d.heads for d in self._plan.derived}
+        if name in known:
+            return {"H": "h", "Hk": "hk"}.get(known[name], known[name])
+        return "h" if self._plan.module.tensor(name).dims[1] == Size("H") else "hk"
 
     def _base(self, operand: _Operand) -> str:
         stem, heads = operand.stem, operand.heads
@@ -51,30 +59,38 @@ class TokenLoads:
             operand = self._operand(name, dim)
             start = "q_start + " if self._variant.packed else ""
             block = padded(dim)
-            mask = "row_ok[:, None]" if block == dim else f"row_ok[:, None] & (f_{name} < {dim})[None, :]"
+            plain = operand.name
+            mask = "row_ok[:, None]" if block == dim else f"row_ok[:, None] & (f_{plain} < {dim})[None, :]"
             lines += [
-                f"f_{name} = tl.arange(0, {block})",
+                f"f_{plain} = tl.arange(0, {block})",
                 (
-                    f"left_{name} = tl.load({self._base(operand)} + ({start}row).to(tl.int64)[:, None] * "
-                    f"{operand.stem}_s2 + f_{name}[None, :] * {operand.stem}_s3, mask={mask}, other=0.0)"
+                    f"left_{plain} = tl.load({self._base(operand)} + ({start}row).to(tl.int64)[:, None] * "
+                    f"{operand.stem}_s2 + f_{plain}[None, :] * {operand.stem}_s3, mask={mask}, other=0.0)"
                 ),
             ]
         for name in dict.fromkeys(term.right for term in self._plan.dots):
             dim = next(term.dim for term in self._plan.dots if term.right == name)
             lines += self._key_base(name, dim, "k")
-        return (*lines, *self._key_base(self._plan.values, self._plan.value_dim, "v"))
+        for name, dim in self.values().items():
+            lines += self._key_base(name, dim, "v")
+        return tuple(lines)
+
+    def values(self) -> dict[str, int]:
+        """What weights accumulators, with lengths."""
+        found = [(self._plan.values_of(acc), acc.dim) for acc in self._plan.accumulators if acc.weighted]
+        return dict(found) or {self._plan.values: self._plan.value_dim}
 
     def _key_base(self, name: str, dim: int, role: str) -> list[str]:
         operand = self._operand(name, dim)
         start = f" + k_start * {operand.stem}_s2" if self._variant.packed else ""
         return [
-            f"f{role}_{name} = tl.arange(0, {padded(dim)})",
-            f"base{role}_{name} = {self._base(operand)}{start}",
+            f"f{role}_{operand.name} = tl.arange(0, {padded(dim)})",
+            f"base{role}_{operand.name} = {self._base(operand)}{start}",
         ]
 
     def key_load(self, name: str, dim: int, role: str, column_mask: str) -> str:
         """A tile of a key-side operand: keys as columns for the logits, as rows for the values."""
-        stem = self._stems[name]
+        stem, name = self._stems[name], plain_name(name)
         row, feature = ("[None, :]", "[:, None]") if role == "k" else ("[:, None]", "[None, :]")
         masks = [f"{column_mask}{row}"] if column_mask else []
         if padded(dim) != dim:

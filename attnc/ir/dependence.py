@@ -37,6 +37,7 @@ _VALUES: dict[str, Axes] = {
     "k": frozenset(("b", "hk", "j")),
     "v": frozenset(("b", "hk", "j")),
     "s": frozenset(("b", "h", "i", "j")),
+    "dp": frozenset(("b", "h", "i", "j")),
     "o": frozenset(("b", "h", "i")),
     "n_keys": frozenset(("b", "h", "i")),
 }

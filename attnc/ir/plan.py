@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from attnc.ir.expr import Expr, Ref, Value, int_const
+from attnc.ir.expr import Expr, Lookup, Ref, Value, int_const
 from attnc.ir.module import AttentionModule, Binding
 from attnc.ir.traverse import walk
 from attnc.ir.types import REAL, VectorType
@@ -41,6 +41,8 @@ class PlanOptions:
     listed: bool = False
     #: Such calls, where the host knows everything that the mask reads: what has no closed form may be listed.
     numbered: bool = False
+    #: Calls that will be differentiated: the forward leaves what the backward reads.
+    training: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ class Accumulator:
     rescale_guard: bool = False
     needs_mask: bool = False
     dim: int = 0
+    #: Key-side vectors that weight it; the plan's values if empty.
+    by: str = ""
 
     @property
     def ref(self) -> Ref:
@@ -217,8 +221,22 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Scatter:
+    """A reduction over pairs into a tensor: `body` of each pair is added at the element that `target` reads."""
+
+    name: str
+    target: Lookup
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """Everything a back end needs to know about one op for one D, Dv and dtype of `itemsize` bytes."""
+    """Everything a back end needs to know about one op for one D, Dv and dtype of `itemsize` bytes.
+
+    Without an `output` its result are the accumulators of the last sweep (and `scatters`). `saves` names accumulators
+    that are results besides the output. Operands of inner products, and what weights an accumulator, are "q", "k",
+    "v", derived values or tensors [B, H or Hk, N or M, dim].
+    """
 
     module: AttentionModule
     head_dim: int
@@ -234,9 +252,20 @@ class KernelPlan:
     log2_score: bool
     sweeps: tuple[Sweep, ...]
     empty: Expr | None
-    output: Expr
+    output: Expr | None
     aux: tuple[Binding, ...]
     facts: tuple[str, ...]
+    saves: tuple[str, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
+
+    @property
+    def saved(self) -> tuple[Accumulator, ...]:
+        """The accumulators that are results besides the output."""
+        return tuple(acc for acc in self.accumulators if acc.name in self.saves)
+
+    def values_of(self, acc: Accumulator) -> str:
+        """The key-side vectors that weight an accumulator."""
+        return acc.by or self.values
 
     @property
     def accumulators(self) -> tuple[Accumulator, ...]:
@@ -250,11 +279,12 @@ class KernelPlan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The kernels that make up the attention: one, or one for each sweep of each part."""
+        ends = self.output is not None
         if len(self.parts) == 1:
-            return (Stage(self.parts[0], tuple(range(len(self.sweeps))), resumes=False, finishes=True),)
+            return (Stage(self.parts[0], tuple(range(len(self.sweeps))), resumes=False, finishes=ends),)
         last = (len(self.sweeps) - 1, len(self.parts) - 1)
         return tuple(
-            Stage(part, (sweep,), resumes=number > 0, finishes=(sweep, number) == last)
+            Stage(part, (sweep,), resumes=number > 0, finishes=ends and (sweep, number) == last)
             for sweep in range(len(self.sweeps))
             for number, part in enumerate(self.parts)
         )

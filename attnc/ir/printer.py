@@ -158,7 +158,10 @@ def print_plan(plan: KernelPlan) -> str:
         lines += [f"    {_accumulator(acc)}" for acc in sweep.accumulators]
     if plan.empty is not None:
         lines.append(f"  a row is empty when {print_expr(plan.empty)} is -inf")
-    lines.append(f"  output {print_expr(plan.output)}")
+    if plan.output is not None:
+        lines.append(f"  output {print_expr(plan.output)}")
+    lines += [f"  {s.name} = sum over pairs into {print_expr(s.target)}: {print_expr(s.body)}" for s in plan.scatters]
+    lines += [f"  left for the backward: {', '.join(plan.saves)}"] if plan.saves else []
     lines += [f"  aux {binding.name} = {print_expr(binding.expr)}" for binding in plan.aux]
     return "\n".join(lines) + "\n"
 
@@ -190,7 +193,7 @@ def _piece(piece: Piece) -> str:
 
 
 def _accumulator(acc: Accumulator) -> str:
-    weighted = " * v" if acc.weighted else ""
+    weighted = f" * {acc.by or 'v'}" if acc.weighted else ""
     text = f"{acc.name} = {acc.op} {print_expr(acc.body)}{weighted}"
     if acc.rescale is not None:
         text += f", rescaled by {print_expr(acc.rescale)}"

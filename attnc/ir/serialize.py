@@ -12,10 +12,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, cast
 
-from attnc.ir import expr, module, plan, types
+from attnc.ir import backward, expr, module, plan, types
 from attnc.source import NOWHERE, SourceFile, Span
 
-_MODULES = (expr, types, module, plan)
+_MODULES = (expr, types, module, plan, backward)
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -75,7 +75,8 @@ def verify_plan(plan: KernelPlan) -> None:
     """A plan: only names that a back end defines, in the order in which it defines them."""
     pairs = {term.name for term in (*plan.dots, *plan.pair_dots)}
     stored = {derived.name for derived in plan.derived} | {tensor.name for tensor in plan.module.tensors}
-    results = (plan.output, *(binding.expr for binding in plan.aux), *((plan.empty,) if plan.empty else ()))
+    optional = (plan.output, plan.empty)
+    results = (*(expr for expr in optional if expr), *(binding.expr for binding in plan.aux))
     finished = verify_sweeps(plan.sweeps, results, pairs)
     _check_plan_refs(plan.score, finished | pairs)
     _check_plan_refs(plan.mask, set())
@@ -107,16 +108,22 @@ def _check_operands(plan: KernelPlan, stored: set[str]) -> None:
     """Inner products and values read what is stored."""
     for term in plan.dots:
         _require(term.left in stored | {"q"}, f"{term.name} reads `{term.left}`, which is not stored")
-        _require(term.right in stored | {"k"}, f"{term.name} reads `{term.right}`, which is not stored")
+        _require(term.right in stored | {"k", "v"}, f"{term.name} reads `{term.right}`, which is not stored")
     for pair in plan.pair_dots:
         for expr in (pair.left, pair.right):
             _check_plan_refs(expr, set())
             _check_plan_leaves(expr, stored)
-    _require(plan.values in stored | {"v"}, f"values `{plan.values}` are not stored")
+    for name in {plan.values, *(plan.values_of(acc) for acc in plan.accumulators if acc.weighted)}:
+        _require(name in stored | {"k", "v"}, f"values `{name}` are not stored")
+    _require(set(plan.saves) <= {acc.name for acc in plan.accumulators}, "an accumulator is saved that does not exist")
 
 
 def _plan_expressions(plan: KernelPlan) -> Iterable[Expr]:
-    yield from (plan.score, plan.mask, plan.output)
+    yield from (plan.score, plan.mask)
+    if plan.output is not None:
+        yield plan.output
+    for scatter in plan.scatters:
+        yield from (scatter.target, scatter.body)
     yield from (binding.expr for binding in plan.aux)
     yield from (derived.expr for derived in plan.derived)
     for acc in plan.accumulators:

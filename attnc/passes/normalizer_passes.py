@@ -18,23 +18,22 @@ be finished, and the reduction belongs to the next sweep.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from attnc.ir.build import add, call, div, mul, neg, sub, where
-from attnc.ir.dependence import varies
-from attnc.ir.expr import Call, Const, Expr, Reduce, Ref, Value, real_const
+from attnc.ir.backward import Underivable
+from attnc.ir.build import call, where
+from attnc.ir.expr import Expr, Ref, real_const
 from attnc.ir.module import AttentionModule, Binding
-from attnc.ir.plan import AccOp, Accumulator, Sweep
-from attnc.ir.traverse import children, map_children, substitute, walk
-from attnc.ir.types import BOOL, INT, REAL, VectorType
+from attnc.ir.plan import Sweep
+from attnc.ir.traverse import children, map_children, walk
+from attnc.ir.types import BOOL
+from attnc.passes.accumulators import LOGIT, N_KEYS, Lowering, extrema, is_row
+from attnc.passes.adjoint import Adjoint, derive_adjoint
 from attnc.passes.errors import NotLowerable, TooLarge, fail
-from attnc.passes.limits import Limit, limit
-from attnc.passes.products import Product, factors, ratio, refs, sum_of, terms
 
-LOGIT = Value("s", REAL)
-N_KEYS = Value("n_keys", INT)
+__all__ = ["LOGIT", "Cascade", "is_empty", "lower_cascade"]
+
 _MAX_NODES = 4000
-_IDENTITY: dict[str, Limit] = {"sum": "0", "max": "-inf", "min": "+inf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +50,29 @@ class Cascade:
     output: Expr
     aux: tuple[Binding, ...]
     empty: Expr | None
+    adjoint: Adjoint | Underivable | None = None
 
 
-def _is_row(expr: Expr) -> bool:
-    return not varies(expr, "j")
+def lower_cascade(module: AttentionModule, score: Expr, value_dim: int, *, gradients: bool = False) -> Cascade:
+    """Lower the cascade of a bound module whose logit is `score`. Raises SpecError for what has no kernel yet.
 
-
-def lower_cascade(module: AttentionModule, score: Expr, value_dim: int) -> Cascade:
-    """Lower the cascade of a bound module whose logit is `score`. Raises SpecError for what has no kernel yet."""
+    With `gradients` the sweeps also accumulate what the backward needs, and the result has an `adjoint`.
+    """
     score_sweep = 1 if any(node == N_KEYS for node in walk(score)) else 0
-    lowering = _Lowering(value_dim, score_sweep)
+    lowering = Lowering(value_dim, score_sweep)
     score, maps = lowering.rows(score), lowering.rows(module.output)
     bindings = {binding.name: binding.expr for binding in module.cascade}
     weight = lowering.rows(_inline(bindings["w"], bindings))
     output = lowering.sum(weight, weighted=True)
     aux = tuple(replace(b, expr=lowering.rows(_inline(b.expr, bindings))) for b in module.aux)
     for binding in aux:
-        if not _is_row(binding.expr):
+        if not is_row(binding.expr):
             fail(NotLowerable(f"statistic `{binding.name}` of a single key", binding.span, "reduce it over the keys"))
     empty = lowering.emptiness(output, aux)
+    adjoint = derive_adjoint(lowering, weight, aux) if gradients else None
     sweeps = lowering.sweeps()
     aux = tuple(replace(b, expr=_guard_aux(b.expr, lowering, empty)) for b in aux)
-    return Cascade(score, maps, sweeps, output, aux, empty)
+    return Cascade(score, maps, sweeps, output, aux, empty, adjoint)
 
 
 def _inline(expr: Expr, bindings: dict[str, Expr]) -> Expr:
@@ -100,235 +100,9 @@ def _inline(expr: Expr, bindings: dict[str, Expr]) -> Expr:
     return visit(expr)
 
 
-@dataclass(slots=True)
-class _Lowering:
-    """Collects accumulators; equal ones are shared."""
-
-    value_dim: int
-    score_sweep: int
-    found: list[Accumulator] = field(default_factory=list[Accumulator])
-    sweep_of: dict[str, int] = field(default_factory=dict[str, int])
-
-    def rows(self, expr: Expr) -> Expr:
-        """`expr` with every reduction over the keys replaced by a row expression over accumulators."""
-        if expr == N_KEYS:
-            return call("int", self._count(expr), type=INT)
-        if isinstance(expr, Call) and expr.fn == "real" and expr.args[0] == N_KEYS:
-            return self._count(expr.args[0])
-        if not isinstance(expr, Reduce) or expr.axis == "d":
-            return map_children(expr, self.rows)
-        if expr.axis == "i":
-            fail(NotLowerable("a statistic over the queries, `[i]`,", expr.span, "reduce over the keys, `[j]`"))
-        if expr.group is not None:
-            fail(NotLowerable("a reduction inside groups of keys", expr.span, "reduce over all keys, `[j]`"))
-        return self._reduce(expr, self.rows(expr.body))
-
-    def _count(self, read: Expr) -> Expr:
-        """The number of keys as a real, which remembers where the text reads it."""
-        found = self._accumulate("sum", real_const(1.0))
-        return replace(found, span=read.span) if isinstance(found, Ref) else found
-
-    def _reduce(self, node: Reduce, body: Expr) -> Expr:
-        if node.op == "count":
-            return call("int", self.sum(_indicator(body), weighted=False), type=INT)
-        if node.type == INT and not isinstance(body, Const):
-            fail(NotLowerable("a reduction of integers", node.span, f"reduce a real number: {node.op}[j](real(...))"))
-        if node.op in ("max", "min"):
-            return self._extremum(node.op, body)
-        total = self.sum(body, weighted=False)
-        if node.op == "sum":
-            return total
-        keys = self._accumulate("sum", real_const(1.0))
-        return div(total, call("max", keys, real_const(1.0)))
-
-    # -- extrema -------------------------------------------------------------------------------------------------
-
-    def _extremum(self, op: AccOp, body: Expr) -> Expr:
-        """max over the keys of c * x + r is c * max x + r for row values r and constants c > 0."""
-        signed = terms(body)
-        outside = tuple(t for t in signed if _is_row(t[1]) and refs(t[1]))
-        inside = tuple(t for t in signed if t not in outside)
-        if outside and inside:
-            return add(self._extremum(op, sum_of(inside)), sum_of(outside))
-        return self._accumulate(op, body)
-
-    # -- sums ----------------------------------------------------------------------------------------------------
-
-    def sum(self, body: Expr, *, weighted: bool) -> Expr:
-        """The sum of `body` over the keys (times the value vector), as a row expression over accumulators."""
-        match body:
-            case Call(fn="add" | "sub" as fn, args=(a, b)) if not _is_row(body):
-                x, y = self.sum(a, weighted=weighted), self.sum(b, weighted=weighted)
-                return add(x, y) if fn == "add" else sub(x, y)
-            case Call(fn="neg", args=(a,)):
-                return neg(self.sum(a, weighted=weighted))
-            case Call(fn="where", args=(cond, a, b)) if _is_row(cond) and not _is_row(body):
-                return where(cond, self.sum(a, weighted=weighted), self.sum(b, weighted=weighted))
-            case Call(fn="real", args=(a,)) if a.type == INT and _is_row(a):
-                return mul(body, self._accumulate("sum", real_const(1.0), weighted=weighted))
-            case _:
-                return self._sum_product(factors(body), weighted=weighted)
-
-    def _sum_product(self, product: Product, *, weighted: bool) -> Expr:
-        outside = Product(
-            product.sign,
-            tuple(f for f in product.over if _is_row(f)),
-            tuple(f for f in product.under if _is_row(f)),
-        )
-        over = [f for f in product.over if not _is_row(f)]
-        under = tuple(f for f in product.under if not _is_row(f))
-        pulled: list[Expr] = []
-        # Distributing over one sum keeps the digits; over two, (s - mean)^2 would become a difference of large numbers.
-        distributes = sum(_is_sum(factor) and bool(refs(factor)) for factor in over) == 1
-        for n, factor in enumerate(over):
-            if distributes and _is_sum(factor) and refs(factor):
-                rest = (*over[:n], *over[n + 1 :])
-                parts = (Product(sign, (*rest, term), under).build() for sign, term in terms(factor))
-                total: Expr = real_const(0.0)
-                for part in parts:
-                    total = add(total, self.sum(part, weighted=weighted))
-                return _times(outside, total)
-            over[n], coefficient = self._pull(factor)
-            pulled.append(coefficient)
-        leaf = self._accumulate("sum", Product(1, tuple(over), under).build(), weighted=weighted)
-        return _times(Product(outside.sign, (*outside.over, *pulled), outside.under), leaf)
-
-    def _pull(self, factor: Expr) -> tuple[Expr, Expr]:
-        """exp(x + r) = exp(x) * exp(r) for finished row values r (sums: they cannot run)."""
-        if not (isinstance(factor, Call) and factor.fn == "exp"):
-            return factor, real_const(1.0)
-        signed = terms(factor.args[0])
-        finished = tuple(t for t in signed if _is_row(t[1]) and refs(t[1]) and not self._runs(refs(t[1])))
-        if not finished:
-            return factor, real_const(1.0)
-        rest = sum_of(tuple(t for t in signed if t not in finished))
-        return call("exp", rest, span=factor.span), call("exp", sum_of(finished))
-
-    # -- accumulators --------------------------------------------------------------------------------------------
-
-    def _runs(self, names: frozenset[str]) -> bool:
-        """Whether partial results may be used and corrected later: only extrema grow without losing digits."""
-        return all(acc.op != "sum" for acc in self.found if acc.name in names)
-
-    def _accumulate(self, op: AccOp, body: Expr, *, weighted: bool = False) -> Expr:
-        for acc in self.found:
-            if (acc.op, acc.body, acc.weighted) == (op, body, weighted):
-                return acc.ref
-        names = refs(body)
-        top = max((self.sweep_of[name] for name in names), default=0)
-        if any(node == LOGIT for node in walk(body)):
-            top = max(top, self.score_sweep)
-        moving = frozenset(name for name in names if self.sweep_of[name] == top)
-        rescale = self._rescale(op, body, moving) if moving else None
-        if moving and rescale is None:
-            top += 1
-        acc = Accumulator(
-            name=f"a{len(self.found)}",
-            op=op,
-            body=body,
-            weighted=weighted,
-            rescale=rescale,
-            rescale_guard=rescale is not None and self._unsafe(rescale, moving),
-            needs_mask=limit(body, {LOGIT: "-inf"}) != _IDENTITY[op],
-            dim=self.value_dim if weighted else 0,
-        )
-        self.found.append(acc)
-        self.sweep_of[acc.name] = top
-        return acc.ref
-
-    def _rescale(self, op: AccOp, body: Expr, moving: frozenset[str]) -> Expr | None:
-        if op != "sum" or not self._runs(moving) or limit(body, {}) == "any":
-            return None  # at some running value the body itself may not be finite: (x / m) ^ 2 while m is 0
-        old: dict[Expr, Expr] = {Ref(name, REAL): Ref(f"{name}.old", REAL) for name in moving}
-        return ratio(body, moving, old, _is_row)
-
-    def _unsafe(self, rescale: Expr, moving: frozenset[str]) -> bool:
-        """Whether the factor is anything but 0 while the old statistics are still at their identity."""
-        start: dict[Expr, Limit] = {
-            Ref(f"{acc.name}.old", REAL): _IDENTITY[acc.op] for acc in self.found if acc.name in moving
-        }
-        return limit(rescale, start) not in ("0", "+", "-", "fin")
-
-    def emptiness(self, output: Expr, aux: tuple[Binding, ...]) -> Expr | None:
-        """A row value that is -inf exactly in empty rows; None where no guard is needed.
-
-        A row whose logits are all -inf is empty too, if the normalizer reads logits at all.
-        """
-        identities: dict[Expr, Limit] = {acc.ref: _IDENTITY[acc.op] for acc in self.found}
-        natural = limit(output, identities) == "0" and not self.survives(output)
-        if natural and not any(_extrema(b.expr, self.found) or self.survives(b.expr) for b in aux):
-            return None
-        return self._accumulate("max", LOGIT if self.reads_logit else real_const(0.0))
-
-    @property
-    def reads_logit(self) -> bool:
-        """Whether anything that was found reads the logit."""
-        return any(node == LOGIT for acc in self.found for node in walk(acc.body))
-
-    def survives(self, expr: Expr) -> bool:
-        """Whether keys with a logit of -inf leave a trace in a row value."""
-        names = refs(expr)
-        return self.reads_logit and any(acc.needs_mask for acc in self.found if acc.name in names)
-
-    def of_nothing(self, expr: Expr) -> Expr:
-        """A row value with every accumulator at its identity."""
-        start = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
-        return substitute(expr, {acc.ref: real_const(start[acc.op]) for acc in self.found})
-
-    def sweeps(self) -> tuple[Sweep, ...]:
-        """The accumulators by sweep. Weighted ones that may wait join the last sweep, which reads the values."""
-        last = max(self.sweep_of.values())
-        for acc in self.found:
-            if acc.weighted and acc.rescale is None:
-                self.sweep_of[acc.name] = last
-        numbers = sorted(set(self.sweep_of.values()))
-        return tuple(self._sweep(number) for number in numbers)
-
-    def _sweep(self, number: int) -> Sweep:
-        members = tuple(acc for acc in self.found if self.sweep_of[acc.name] == number)
-        plain = tuple(acc for acc in members if not acc.weighted)
-        waits = sorted({name for acc in members for name in refs(acc.body) if self.sweep_of[name] < number})
-        why = f"needs the finished {', '.join(waits)}" if waits else "reads only the pair and running statistics"
-        return Sweep(plain + tuple(acc for acc in members if acc.weighted), why)
-
-
-def _indicator(cond: Expr) -> Expr:
-    """1 where a condition holds, else 0; what is no condition counts every key."""
-    if cond.type != BOOL or _is_true(cond):
-        return real_const(1.0)
-    return where(cond, real_const(1.0), real_const(0.0))
-
-
-def _is_true(cond: Expr) -> bool:
-    return isinstance(cond, Const) and cond.value is True
-
-
-def _times(product: Product, total: Expr) -> Expr:
-    result = total
-    for factor in product.over:
-        result = mul(factor, result) if not isinstance(result.type, VectorType) else _scale(result, factor)
-    for factor in product.under:
-        result = div(result, factor)
-    return neg(result) if product.sign < 0 else result
-
-
-def _scale(vector: Expr, factor: Expr) -> Expr:
-    return vector if isinstance(factor, Const) and factor.value == 1 else call("mul", vector, factor)
-
-
-def _is_sum(expr: Expr) -> bool:
-    return isinstance(expr, Call) and expr.fn in ("add", "sub")
-
-
-def _extrema(expr: Expr, found: list[Accumulator]) -> frozenset[str]:
-    """The kinds of extrema that a row value reads."""
-    names = refs(expr)
-    return frozenset(acc.op for acc in found if acc.name in names and acc.op != "sum")
-
-
-def _guard_aux(expr: Expr, lowering: _Lowering, empty: Expr | None) -> Expr:
+def _guard_aux(expr: Expr, lowering: Lowering, empty: Expr | None) -> Expr:
     """A statistic that reads a maximum is -inf in an empty row, one that reads a minimum +inf, others as of no keys."""
-    kinds = _extrema(expr, lowering.found)
+    kinds = extrema(expr, lowering.found)
     if empty is None or not (kinds or lowering.survives(expr)):
         return expr
     value = real_const(float("-inf") if "max" in kinds else float("inf")) if kinds else lowering.of_nothing(expr)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from attnc.ir.backward import BackwardPlan, Underivable
 from attnc.ir.build import where
 from attnc.ir.expr import Expr, Value, int_const, real_const
 from attnc.ir.fold import fold
@@ -23,9 +24,12 @@ from attnc.ir.plan import Accumulator, KernelPlan, Part, PlanOptions, Sweep
 from attnc.ir.traverse import substitute
 from attnc.ir.types import VectorType
 from attnc.ir.verify import verify_module, verify_plan, verify_sweeps
+from attnc.passes.adjoint import Adjoint
 from attnc.passes.block_sparsity import BlockSparsity
+from attnc.passes.derive_backward import derive_backward, saved_by, statistics_of
 from attnc.passes.errors import NotLowerable, fail
 from attnc.passes.exp2 import LOG2E, Folded, fold_exp2, scale_by
+from attnc.passes.lowered import Lowered
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
@@ -33,7 +37,7 @@ from attnc.passes.tile_maps import choose_parts
 from attnc.passes.tiling import choose_tile
 from attnc.passes.work_order import list_what_depends, ordered
 
-__all__ = ["AfterPass", "PlanOptions", "make_known_plan", "make_plan"]
+__all__ = ["AfterPass", "PlanOptions", "make_backward", "make_known_plan", "make_plan"]
 
 #: Called after every pass with its name and a printable result.
 AfterPass = Callable[[str, object], None]
@@ -45,21 +49,48 @@ def _ignore(name: str, result: object) -> None:
 
 def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> KernelPlan:
     """Plan a bound module. Raises SpecError for what has a meaning but no kernel."""
+    lowered = lower_module(module, options, after_pass)
+    parts = make_parts(module, lowered.rows.mask, lowered.positions, options, after_pass)
+    plan = forward_plan(lowered, options, parts)
+    verify_plan(plan)
+    after_pass("plan", plan)
+    return plan
+
+
+def make_backward(module: AttentionModule, options: PlanOptions) -> BackwardPlan | Underivable:
+    """The derived backward of a bound module, or why there is none. Raises SpecError as `make_plan` does."""
+    lowered = lower_module(module, replace(options, training=True))
+    adjoint = lowered.cascade.adjoint
+    assert adjoint is not None
+    if isinstance(adjoint, Underivable):
+        return adjoint
+    return derive_backward(lowered, adjoint, options, make_parts)
+
+
+def lower_module(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> Lowered:
+    """A module over stored rows, as sweeps of accumulators over named operands."""
     verify_module(module)
     positions = Positions(module, options.head_dim, options.value_dim, options.aligned)
-    lowered = _lower_positions(module, positions)
-    _check_lengths(lowered, options.value_dim)
-    after_pass("positions", lowered)
-    cascade, folded = _lower_normalizer(lowered, options, after_pass)
+    rows = _lower_positions(module, positions)
+    _check_lengths(rows, options.value_dim)
+    after_pass("positions", rows)
+    cascade, folded = _lower_normalizer(rows, options, after_pass)
     operands = Operands()
-    score = scale_by(LOG2E, cascade.score) if folded.log2_score else cascade.score
-    score = operands.lower(fold(score))
+    scaled = scale_by(LOG2E, cascade.score) if folded.log2_score else cascade.score
+    scaled = operands.lower(fold(scaled))
     sweeps = tuple(_name_sweep(sweep, operands) for sweep in folded.sweeps)
-    values = operands.value(lowered.value)
+    values = operands.value(rows.value)
+    score = operands.lower(fold(cascade.score))
     after_pass("operands", operands)
-    parts = _make_parts(module, lowered.mask, positions, options, after_pass)
-    plan = KernelPlan(
-        module=module,
+    return Lowered(module, positions, rows, cascade, folded, operands, score, scaled, sweeps, values)
+
+
+def forward_plan(lowered: Lowered, options: PlanOptions, parts: tuple[Part, ...]) -> KernelPlan:
+    """The plan of the forward over some tiles."""
+    folded, operands = lowered.folded, lowered.operands
+    output = _output(replace(lowered.cascade, output=folded.output), options.value_dim)
+    return KernelPlan(
+        module=lowered.module,
         head_dim=options.head_dim,
         value_dim=options.value_dim,
         itemsize=options.itemsize,
@@ -67,19 +98,17 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
         derived=tuple(operands.derived),
         dots=tuple(operands.dots),
         pair_dots=tuple(operands.pair_dots),
-        values=values,
-        score=score,
-        mask=lowered.mask,
+        values=lowered.values,
+        score=lowered.scaled,
+        mask=lowered.rows.mask,
         log2_score=folded.log2_score,
-        sweeps=sweeps,
+        sweeps=lowered.sweeps,
         empty=folded.empty,
-        output=fold(_output(replace(cascade, output=folded.output), options.value_dim)),
-        aux=tuple(replace(binding, expr=fold(binding.expr)) for binding in folded.aux),
+        output=fold(output),
+        aux=tuple(replace(binding, expr=fold(binding.expr)) for binding in statistics_of(lowered)),
         facts=_facts(parts),
+        saves=saved_by(lowered) if options.training else (),
     )
-    verify_plan(plan)
-    after_pass("plan", plan)
-    return plan
 
 
 def make_known_plan(module: AttentionModule, options: PlanOptions) -> KernelPlan:
@@ -89,11 +118,12 @@ def make_known_plan(module: AttentionModule, options: PlanOptions) -> KernelPlan
 
 
 def _lower_normalizer(module: AttentionModule, options: PlanOptions, after_pass: AfterPass) -> tuple[Cascade, Folded]:
-    """The cascade as sweeps, then with its exponentials in base 2."""
-    cascade = lower_cascade(module, module.score, options.value_dim)
+    """The cascade as sweeps, then with its exponentials in base 2; the backward's expressions ride along."""
+    cascade = lower_cascade(module, module.score, options.value_dim, gradients=options.training)
     verify_sweeps(cascade.sweeps, (cascade.output, *(binding.expr for binding in cascade.aux)))
     after_pass("normalizer-passes", cascade)
-    folded = fold_exp2(cascade.sweeps, cascade.output, cascade.aux, cascade.empty)
+    adjoint = cascade.adjoint.bindings if isinstance(cascade.adjoint, Adjoint) else ()
+    folded = fold_exp2(cascade.sweeps, cascade.output, (*cascade.aux, *adjoint), cascade.empty)
     verify_sweeps(folded.sweeps, (folded.output, *(binding.expr for binding in folded.aux)))
     after_pass("exp2", folded)
     return cascade, folded
@@ -137,10 +167,10 @@ def _output(cascade: Cascade, value_dim: int) -> Expr:
     return substitute(cascade.maps, {Value("o", VectorType(int_const(value_dim))): row})
 
 
-def _make_parts(
-    module: AttentionModule, mask: Expr, positions: Positions, options: PlanOptions, after_pass: AfterPass
+def make_parts(
+    module: AttentionModule, mask: Expr, positions: Positions, options: PlanOptions, after_pass: AfterPass = _ignore
 ) -> tuple[Part, ...]:
-    """The tiles of a lowered mask."""
+    """The tiles of a lowered mask of a module."""
     tile = options.tile or choose_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)
     parts = (BlockSparsity().run(mask, tile),)
     after_pass("block-sparsity", parts[0])

@@ -77,12 +77,14 @@ def refs(expr: Expr) -> frozenset[str]:
     return frozenset(node.name for node in walk(expr) if isinstance(node, Ref))
 
 
-def ratio(expr: Expr, moving: frozenset[str], old: dict[Expr, Expr], is_row: RowTest) -> Expr | None:
+def ratio(
+    expr: Expr, moving: frozenset[str], old: dict[Expr, Expr], is_row: RowTest, *, near: bool = False
+) -> Expr | None:
     """`expr` with the old statistics times which factor is `expr` with the new ones?
 
     The factor expr(new) / expr(old), provided that it does not depend on anything of the pair; None when no such
     factor is found. `moving` names the statistics that move, `old` maps them to their old values, `is_row` tells
-    whether an expression is free of the key.
+    whether an expression is free of the key; `near`: new and old ones are so close that nothing changes its sign.
 
         exp(s - m)     -> exp(m.old - m)
         (x / m) ^ 15   -> (m.old / m) ^ 15
@@ -93,20 +95,22 @@ def ratio(expr: Expr, moving: frozenset[str], old: dict[Expr, Expr], is_row: Row
         return div(expr, _old(expr, old))
     match expr:
         case Call(fn="mul" | "div" as fn, args=(a, b)):
-            x, y = ratio(a, moving, old, is_row), ratio(b, moving, old, is_row)
+            x, y = (ratio(arg, moving, old, is_row, near=near) for arg in (a, b))
             if x is None or y is None:
                 return None
             return mul(x, y) if fn == "mul" else div(x, y)
         case Call(fn="neg", args=(a,)):
-            return ratio(a, moving, old, is_row)
+            return ratio(a, moving, old, is_row, near=near)
+        case Call(fn="relu" | "abs", args=(a,)) if near:
+            return ratio(a, moving, old, is_row, near=True)
         case Call(fn="exp" | "exp2" as fn, args=(a,)):
             shift = difference(a, moving, old, is_row)
             return None if shift is None else call(fn, shift)
         case Call(fn="pow", args=(a, b)) if is_row(b) and not refs(b) & moving:
-            x = ratio(a, moving, old, is_row)
+            x = ratio(a, moving, old, is_row, near=near)
             return None if x is None else call("pow", x, b, type=REAL)
         case Call(fn="sqrt", args=(a,)):
-            x = ratio(a, moving, old, is_row)
+            x = ratio(a, moving, old, is_row, near=near)
             return None if x is None else call("sqrt", x)
         case _:
             return None

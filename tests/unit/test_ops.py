@@ -311,18 +311,6 @@ def test_tensors_of_compile_are_used_where_the_call_gives_none() -> None:
 # -- gradients -------------------------------------------------------------------------------------------------------
 
 
-def test_kernels_without_a_backward_refuse_gradients() -> None:
-    op = attnc.compile("std:alibi", backend="interpret")
-    q, k, v = qkv()
-    slope = torch.rand(2, requires_grad=True)
-    with pytest.raises(attnc.CallError, match=r"^slope requires grad"):
-        op(q, k, v, slope=slope)
-    with pytest.raises(attnc.CallError, match=r"^q, slope requires grad"):
-        op(q.requires_grad_(), k, v, slope=slope)
-    with torch.no_grad():
-        assert not op(q, k, v, slope=slope).requires_grad
-
-
 def test_the_torch_back_end_is_differentiable() -> None:
     op = attnc.compile("std:alibi", backend="torch")
     leaves = [x.double().requires_grad_() for x in (*qkv(), torch.rand(2))]
