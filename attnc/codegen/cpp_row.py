@@ -138,7 +138,8 @@ def _bare_extrema(plan: KernelPlan) -> frozenset[str]:
     rescaled = {acc.name: _names(acc.body) for acc in plan.accumulators if acc.op == "sum"}
     extrema = {acc.name for acc in plan.accumulators if acc.op != "sum"}
     found: set[str] = set()
-    for expr in (plan.output, *(binding.expr for binding in plan.aux)):
+    results = () if plan.output is None else (plan.output,)
+    for expr in (*results, *(binding.expr for binding in plan.aux)):
         read = _names(expr)
         found |= (read & extrema).difference(*(rescaled[name] for name in read if name in rescaled))
     return frozenset(found)

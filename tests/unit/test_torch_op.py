@@ -272,13 +272,6 @@ def test_functional_gradients(op: Op) -> None:
         torch.func.jvp(loss, (given["q"],), (given["q"],))
 
 
-def test_kernels_without_a_backward_say_so() -> None:
-    given = inputs()
-    op = attnc.compile(source=WINDOW, backend="interpret")
-    with pytest.raises(attnc.CallError, match=r"q requires grad, but the kernels have no backward yet"):
-        torch.func.grad(lambda q: called(op, {**given, "q": q}).sum())(given["q"])
-
-
 def test_inference_tensors(op: Op) -> None:
     with torch.inference_mode():
         given = inputs()

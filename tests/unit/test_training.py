@@ -45,7 +45,8 @@ SPECS: dict[str, tuple[str, dict[str, Tensor]]] = {
     "reweighted": (REWEIGHTED, {}),
     "softmax": ("attention a { mask j <= i; normalizer softmax; aux lse }", {}),
     "sink": (
-        "import std.softmax_sink (softmax_sink)\nattention a(sink: real[H]) { mask j <= i; normalizer softmax_sink(sink) }",
+        """import std.softmax_sink (softmax_sink)
+attention a(sink: real[H]) { mask j <= i; normalizer softmax_sink(sink) }""",
         {"sink": torch.tensor([0.5, -1.0, 2.0, 0.0])},
     ),
     "bias of rows and columns": (
