@@ -140,7 +140,7 @@ class Training:
         return self._plans[options]
 
     def _warn(self, call: CallInputs) -> None:
-        if self._warned or self.executor.choose(call.q.device.type) == "torch":
+        if self._warned or self._backend(call) not in _DERIVED[1:]:
             return
         self._warned = True
         found = self.plan(_plain(call))
