@@ -236,8 +236,8 @@ class StageText:
                 self._emitter.vectors[acc.name] = finished_feature(acc)
         return [
             f"// Sweep: {', '.join(acc.name for acc in sweep.accumulators)}.",
-            "int64_t seen = -segment * call.segment;  // tiles before the segment are negative",
-            "for (int64_t n = range[0]; n < range[0] + range[1]; n++) {",
+            "// `seen`: tiles so far; those before the segment are negative.",
+            "for (int64_t n = range[0], seen = -segment * call.segment; n < range[0] + range[1]; n++) {",
             "  const int32_t* run = call.runs + 4 * n;",
             "  const int64_t end = min_((int64_t)run[1], call.segment - seen);",
             "  for (int64_t step = max_(-seen, (int64_t)0); step < end; step++) {",

@@ -30,6 +30,10 @@ SPECS = {
     "rotations": "attention a {\n"
     "  score dot(rope(q, i - j, theta: 50, dims: 4, start: 2, interleaved: true), k) * scale\n"
     "  out = sum[d](o) * normalize(o)\n}",
+    "sweeps": "normalizer n {\n  m = max[j](s)\n  p = exp(s - m)\n  x = p / sum[j](p)\n  y = x ^ 2\n"
+    "  w = y / sum[j](y)\n}\nattention a {\n  mask j <= i\n  normalizer n\n}",
+    "largest": "normalizer n {\n  a = sqrt(s ^ 2 + 1)\n  w = a / max[j](a) / n_keys\n}\n"
+    "attention a {\n  mask j <= i\n  normalizer n\n}",
 }
 CASES = {
     "whole": Case(batch=2, heads=4, key_heads=2, queries=70, keys=131, head_dim=10, value_dim=20, ints=(-9, 60)),
@@ -51,7 +55,15 @@ CASES = {
 
 @pytest.mark.parametrize(
     ("spec", "case"),
-    [("cases", "whole"), ("cases", "far"), ("pairs", "whole"), ("outputs", "packed"), ("rotations", "far")],
+    [
+        ("cases", "whole"),
+        ("cases", "far"),
+        ("pairs", "whole"),
+        ("outputs", "packed"),
+        ("rotations", "far"),
+        ("sweeps", "whole"),
+        ("largest", "whole"),
+    ],
 )
 def test_loops_inside_expressions(spec: str, case: str) -> None:
     assert_agrees(attnc.compile(source=SPECS[spec], backend="cpp"), CASES[case])
