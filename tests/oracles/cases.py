@@ -109,6 +109,8 @@ def _scores_and_normalizers() -> list[Case]:
             Case("t5", flag, n=150, m=3, batch=1),
             Case("softcap", {"cap": 2.5, **flag}),
             Case("cosine", flag, scale=10.0),
+            Case("softplus_reweighted", flag, n=14, m=14),
+            Case("softplus_reweighted", {"power": 15, **flag}, n=5, m=12, q_offset=7, heads=4, key_heads=2),
             Case("rope", flag),
             Case("rope", {"theta": 100.0, **flag}, n=7, m=12, q_offset=1000, k_offset=1003),
         ]

@@ -95,9 +95,14 @@ def softcap(p: Problem) -> Tensor:
     return cap * torch.tanh(scaled_dot(p) / cap)
 
 
-def cosine(p: Problem) -> Tensor:
+def angle(p: Problem) -> Tensor:
+    """The cosine between q and k."""
     k = p.k.repeat_interleave(p.group, dim=1)
-    return p.factor * torch.cosine_similarity(p.q[..., :, None, :], k[..., None, :, :], dim=-1, eps=1e-12)
+    return torch.cosine_similarity(p.q[..., :, None, :], k[..., None, :, :], dim=-1, eps=1e-12)
+
+
+def cosine(p: Problem) -> Tensor:
+    return p.factor * angle(p)
 
 
 def _rotate_half(x: Tensor) -> Tensor:
@@ -143,6 +148,14 @@ def softplus_l1(s: Tensor, _p: Problem, _h: int) -> tuple[Tensor, Tensor]:
     return _without_sum(weights / weights.sum())
 
 
+def softplus_reweighted(cosine: Tensor, p: Problem, _h: int) -> tuple[Tensor, Tensor]:
+    n = len(cosine)
+    u = torch.log1p(torch.exp(math.log(p.q.shape[-1]) * math.log(n) * cosine))
+    x = n * u / u.sum() - (1 if n > 3 else 0)
+    power = x.clamp(min=0) ** p.params.get("power", 3)
+    return _without_sum(power / power.sum())
+
+
 def _weighed(weigh: Weigh) -> Mechanism:
     return Mechanism(causal_if_asked, weigh=weigh)
 
@@ -168,4 +181,5 @@ MECHANISMS: dict[str, Mechanism] = {
     "sigmoid": _weighed(sigmoid),
     "relu2": _weighed(relu2),
     "softplus_l1": _weighed(softplus_l1),
+    "softplus_reweighted": Mechanism(causal_if_asked, angle, softplus_reweighted),
 }
