@@ -6,7 +6,7 @@ normalizer-passes   the cascade as sweeps of accumulators                 (befor
 exp2                powers of two, the logit in units of log 2            (after the rescale factors exist)
 operands            inner products by name, token maps stored             (last: it only names things)
 tiling, block-sparsity  tile size, visits                                 (independent of the above)
-tile-maps           boxes and classes instead, where they visit less      (compares with the visits of ranges)
+tile-maps           boxes and classes instead, where they visit less      (asks for the visits of ranges to compare)
 work-order          lists of what depends on data, long tiles first       (looks at the chosen parts)
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from attnc.ir.backward import BackwardPlan, Underivable
 from attnc.ir.build import where
@@ -172,11 +173,18 @@ def make_parts(
 ) -> tuple[Part, ...]:
     """The tiles of a lowered mask of a module."""
     tile = options.tile or choose_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)
-    parts = (BlockSparsity().run(mask, tile),)
-    after_pass("block-sparsity", parts[0])
+
+    @cache
+    def ranges() -> Part:
+        found = BlockSparsity().run(mask, tile)
+        after_pass("block-sparsity", found)
+        return found
+
     if options.aligned:
-        parts = choose_parts(module, positions, parts[0])
+        parts = choose_parts(module, positions, tile, ranges)
         after_pass("tile-maps", parts)
+    else:
+        parts = (ranges(),)
     parts = tuple(list_what_depends(part, mask, options) for part in parts)
     parts = tuple(map(ordered, parts))
     after_pass("work-order", parts)

@@ -14,9 +14,9 @@ the axis is split into its m classes, and what was one pair of m becomes dense.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from itertools import product
 from math import prod
 from typing import Any
@@ -93,20 +93,37 @@ class _Axis:
         return self._blocks.setdefault((rows, keys), self.kept if found is None else found)
 
 
-def choose_parts(module: AttentionModule, positions: Positions, flat: Part) -> tuple[Part, ...]:
+#: Ranges of positions, found when they are asked for: classes of positions do without.
+Flat = Callable[[], Part]
+
+
+def choose_parts(module: AttentionModule, positions: Positions, tile: Tile, flat: Flat) -> tuple[Part, ...]:
     """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
     module = replace(module, mask=fold(positions.on_grid(module.mask)))
-    one = _choose(module, positions, flat)
-    cases = [masks for masks in _splits(module.mask) if any(_may_have_axes(module, mask) for mask in masks)]
+    one = _choose(module, positions, tile, flat)
+    splits = dict.fromkeys(_splits(module.mask))
+    cases = [masks for masks in splits if any(_may_have_axes(module, mask) for mask in masks)]
     best, least = (one,), _area((one,), module) if cases else None
     for masks in cases if least is not None else ():
-        parts = tuple(_of_mask(replace(module, mask=mask), positions, flat.tile) for mask in masks)
-        area = _area(parts, module) if any(part.axes for part in parts) else None
-        if area is not None and least is not None and area < least:
-            best, least = parts, area
+        found = None if least is None else _of_masks(masks, module, positions, tile, least)
+        best, least = found or (best, least)
     if cases and least is None and one.axes:
         return (replace(one, why=f"{one.why}; its table is too long to compare it with two parts"),)
     return best
+
+
+def _of_masks(
+    masks: tuple[Expr, Expr], module: AttentionModule, positions: Positions, tile: Tile, least: int
+) -> tuple[tuple[Part, ...], int] | None:
+    """The parts of two masks and their area, when it is less than `least`; the second only when it may still be."""
+    parts: tuple[Part, ...] = ()
+    area: int | None = None
+    for mask in masks:
+        parts = (*parts, _of_mask(replace(module, mask=mask), positions, tile))
+        area = _area(parts, module)
+        if area is None or area >= least:
+            return None
+    return (parts, area) if area is not None and any(part.axes for part in parts) else None
 
 
 def _splits(mask: Expr) -> Iterator[tuple[Expr, Expr]]:
@@ -139,7 +156,7 @@ def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
     """The best part for one of several masks."""
     lowered = positions.lower(module.mask)
-    part = _choose(module, positions, BlockSparsity().run(lowered, tile))
+    part = _choose(module, positions, tile, cache(lambda: BlockSparsity().run(lowered, tile)))
     return replace(part, mask=lowered)
 
 
@@ -163,18 +180,18 @@ def _area(parts: tuple[Part, ...], module: AttentionModule) -> int | None:
     return total
 
 
-def _choose(module: AttentionModule, positions: Positions, flat: Part) -> Part:
+def _choose(module: AttentionModule, positions: Positions, tile: Tile, flat: Flat) -> Part:
     """The part with the fewest visited tiles: `flat`, or one with axes."""
     if module.grid_q is None and module.grid_k is None:
-        return _by_class(module, flat) or _listed(module, positions, flat)
-    found = _boxes(module, positions, flat.tile)
+        return _by_class(module, tile) or _listed(module, positions, flat())
+    found = _boxes(module, positions, tile)
     if found is None:
-        return _listed(module, positions, flat)
+        return _listed(module, positions, flat())
     axes, is_product = found
     size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
-    boxes, ranges = _visited(axes, size), _visited_flat(flat, size)
-    if boxes > ranges or (boxes == ranges and (flat.exact or not is_product)):
-        return flat
+    boxes, ranges = _visited(axes, size), _visited_flat(flat(), size)
+    if boxes > ranges or (boxes == ranges and (flat().exact or not is_product)):
+        return flat()
     return _part(axes, boxes, ranges, is_product=is_product)
 
 
@@ -323,7 +340,7 @@ def _joined(rows: Any) -> Any:
 # -- classes of positions --------------------------------------------------------------------------------------------
 
 
-def _by_class(module: AttentionModule, flat: Part) -> Part | None:
+def _by_class(module: AttentionModule, tile: Tile) -> Part | None:
     """Positions split by the modulus of a mask that keeps equal remainders only."""
     mask = module.mask
     if not is_countable(mask, frozenset(("i", "j"))):
@@ -332,12 +349,12 @@ def _by_class(module: AttentionModule, flat: Part) -> Part | None:
     if modulus == 1:
         return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
-    analysed = BlockSparsity().run(inside, flat.tile)
+    analysed = BlockSparsity().run(inside, tile)
     if not analysed.visits:
         return None
-    axis = TileAxis(Size("N"), int_const(1), flat.tile.rows, flat.tile.keys, modulus, _I, _J, mask, analysed.visits)
+    axis = TileAxis(Size("N"), int_const(1), tile.rows, tile.keys, modulus, _I, _J, mask, analysed.visits)
     why = f"{modulus} residue classes of positions, in each: {analysed.why}"
-    return Part(flat.tile, tuple(Visit(visit.kind, ()) for visit in analysed.visits), analysed.exact, why, (axis,))
+    return Part(tile, tuple(Visit(visit.kind, ()) for visit in analysed.visits), analysed.exact, why, (axis,))
 
 
 def _listed(module: AttentionModule, positions: Positions, flat: Part) -> Part:

@@ -150,8 +150,8 @@ def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER)
     lengths = steps(axis, extent)
     queries, keys = tile_counts(axis, extent)
     if axis.visits:
-        kinds = _from_closed_forms(axis, names, lengths, queries)
-    elif int(lengths.max(initial=0)) <= MAX_COUNTED:
+        return _from_closed_forms(axis, names, lengths, queries)
+    if int(lengths.max(initial=0)) <= MAX_COUNTED:
         kinds = _counted(axis, names, lengths, queries, keys)
     else:
         kinds = _by_intervals(axis, names, extent, most)
@@ -170,32 +170,33 @@ def _joined(units_full: Ints, full: Ints, units_partial: Ints, partial: Ints, *,
 Kinds = tuple[Ints, Ints, Ints, Ints]
 
 
-def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int) -> Kinds:
-    """Units and key tiles, full then partial, from the pieces of the visits."""
+def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, queries: int) -> AxisTable:
+    """From the pieces of the visits, the full ones first: every range is written where its unit has got to."""
     cls, tile = (x.reshape(-1) for x in np.meshgrid(np.arange(len(lengths)), np.arange(queries), indexing="ij"))
     length = lengths[cls]
     first = tile * axis.rows
     real = first < length
     here = {**names, "M": length, "i0": first, "i1": np.minimum(first + axis.rows, length) - 1, "class": cls}
-    found = {kind: _pieces(axis.visits, kind, here, real, length, axis) for kind in ("full", "partial")}
-    return (*found["full"], *found["partial"])
-
-
-def _pieces(
-    visits: tuple[Visit, ...], kind: str, here: Mapping[str, Any], real: Any, length: Ints, axis: TileAxis
-) -> tuple[Ints, Ints]:
-    units: list[Ints] = [np.zeros(0, np.int32)]
-    tiles: list[Ints] = [np.zeros(0, np.int32)]
-    for visit in visits:
-        for piece in visit.pieces if visit.kind == kind else ():
-            low, count = _ranges(piece, here, real, (length - 1) // axis.keys)
-            unit = np.repeat(np.arange(len(count), dtype=np.int32), count)
-            within = np.arange(len(unit), dtype=np.int32) - np.repeat(
-                (np.cumsum(count) - count).astype(np.int32), count
-            )
-            units.append(unit)
-            tiles.append(low.astype(np.int32)[unit] + within * np.int32(piece.step))
-    return np.concatenate(units), np.concatenate(tiles)
+    pieces = [
+        (kind, piece.step, *_ranges(piece, here, real, (length - 1) // axis.keys))
+        for kind in ("full", "partial")
+        for visit in axis.visits
+        for piece in (visit.pieces if visit.kind == kind else ())
+    ]
+    none = np.zeros(len(cls), np.int64)
+    live = sum((count for _, _, _, count in pieces), none)
+    full = sum((count for kind, _, _, count in pieces if kind == "full"), none)
+    starts = np.cumsum(live) - live
+    entries = np.empty(int(live.sum()), np.int32)
+    place = starts.astype(np.int32)
+    for _, step, low, count in pieces:
+        within = np.arange(int(count.sum()), dtype=np.int32)
+        before = (np.cumsum(count) - count).astype(np.int32)
+        entries[np.repeat(place - before, count) + within] = np.repeat(
+            low.astype(np.int32) - before * np.int32(step), count
+        ) + within * np.int32(step)
+        place += count.astype(np.int32)
+    return AxisTable(starts, live, full, entries)
 
 
 def _ranges(piece: Piece, here: Mapping[str, Any], real: Any, last: Ints) -> tuple[Ints, Ints]:
