@@ -13,7 +13,8 @@ Where isl gives no short answer, one partial visit of a range of tiles that cove
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,9 +119,9 @@ class _TileSets:
         return self._tidy(self.live.subtract(dead).coalesce())
 
     def partial(self, full: Any) -> Any:
-        """Live tiles that are not full."""
-        renew(self.live)
-        return self.live.subtract(full).coalesce()
+        """Live tiles that are not full. Raises isl.Error early, as `_named` does."""
+        with _share(self.live.get_ctx(), 2):
+            return self.live.subtract(full).coalesce()
 
     def _tidy(self, tiles: Any) -> Any:
         return tiles.compute_divs().coalesce().gist_params(self.context).coalesce()
@@ -131,13 +132,21 @@ def _named(tiles: Any, context: Any) -> Any | None:
 
     Most masks that are too much for isl fail here, and an operation takes longest here: a sixth of the bound has to do.
     """
-    usual = context.get_max_operations()
-    renew(context)
-    context.set_max_operations(max(usual // 6, 1))
     try:
-        return tiles.compute_divs()
+        with _share(context, 6):
+            return tiles.compute_divs()
     except isl.Error:
         return None
+
+
+@contextmanager
+def _share(context: Any, parts: int) -> Iterator[None]:
+    """A step with one of so many parts of the usual bound."""
+    usual = context.get_max_operations()
+    renew(context)
+    context.set_max_operations(max(usual // parts, 1))
+    try:
+        yield
     finally:
         context.set_max_operations(usual)
         renew(context)
