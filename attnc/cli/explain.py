@@ -52,12 +52,14 @@ def command(
     """
     from attnc.explain import bind_all, explain
     from attnc.ir.dependence import is_aligned
-    from attnc.passes.pipeline import PlanOptions, make_known_plan
+    from attnc.passes.pipeline import PlanOptions, make_plan
 
     module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
     m = n if m is None else m
-    options = PlanOptions(head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m))
-    report = explain(make_known_plan(module, options), n, m, target, dynamic, with_facts=True)
+    options = PlanOptions(
+        head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m), numbered=True
+    )
+    report = explain(make_plan(module, options), n, m, target, dynamic, with_facts=True)
     if as_json:
         print_json(report.to_json())
     else:

@@ -13,7 +13,7 @@ Where isl gives no short answer, one partial visit of a range of tiles that cove
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,7 +140,7 @@ def _named(tiles: Any, context: Any) -> Any | None:
 
 
 @contextmanager
-def _share(context: Any, parts: int) -> Iterator[None]:
+def _share(context: Any, parts: int) -> Generator[None]:
     """A step with one of so many parts of the usual bound."""
     usual = context.get_max_operations()
     renew(context)

@@ -38,7 +38,7 @@ from attnc.passes.tile_maps import choose_parts
 from attnc.passes.tiling import choose_tile
 from attnc.passes.work_order import list_what_depends, ordered
 
-__all__ = ["AfterPass", "PlanOptions", "make_backward", "make_known_plan", "make_plan"]
+__all__ = ["AfterPass", "PlanOptions", "make_backward", "make_plan"]
 
 #: Called after every pass with its name and a printable result.
 AfterPass = Callable[[str, object], None]
@@ -110,12 +110,6 @@ def forward_plan(lowered: Lowered, options: PlanOptions, parts: tuple[Part, ...]
         facts=_facts(parts),
         saves=saved_by(lowered) if options.training else (),
     )
-
-
-def make_known_plan(module: AttentionModule, options: PlanOptions) -> KernelPlan:
-    """The plan of calls whose sizes, offsets and parameters are known: what has no closed form is listed from them."""
-    plan = make_plan(module, options)
-    return make_plan(module, replace(options, numbered=True)) if any(part.covers for part in plan.parts) else plan
 
 
 def _lower_normalizer(module: AttentionModule, options: PlanOptions, after_pass: AfterPass) -> tuple[Cascade, Folded]:

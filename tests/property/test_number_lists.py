@@ -16,7 +16,7 @@ from attnc.ir.expr import Expr, Size, Value
 from attnc.ir.plan import Part, PlanOptions, Tile
 from attnc.ir.types import INT
 from attnc.passes.block_values import NotByBlocksError, grains, truth_by_blocks
-from attnc.passes.pipeline import make_known_plan, make_plan
+from attnc.passes.pipeline import make_plan
 from attnc.passes.positions import Positions
 from attnc.passes.tile_lists import Shape, TileList, list_of_numbers
 from attnc.reference import reference
@@ -96,7 +96,7 @@ def _listed(part: Part) -> bool:
 
 def test_a_video_in_frames_that_thin_out_visits_what_it_keeps() -> None:
     module = standard("radial", frames=6, per_frame=64, block=16)
-    plan = make_known_plan(module, PlanOptions(16, 16, 4, Tile(16, 16), aligned=True))
+    plan = make_plan(module, PlanOptions(16, 16, 4, Tile(16, 16), aligned=True, numbered=True))
     assert _listed(plan.parts[0])
     assert not any(map(_listed, make_plan(module, PlanOptions(16, 16, 4, Tile(16, 16), aligned=True)).parts))
     counts = count_tiles(tile_map(plan.parts[0], sizes_of(384, 384)))
