@@ -58,6 +58,9 @@ def odd_sizes() -> None:
     for n, m, d, dv in ((1, 1, 5, 33), (63, 15, 33, 5), (129, 257, 33, 5), (17, 0, 5, 33), (0, 9, 5, 33)):
         compare(op, tokens(1, 3, n, d), tokens(1, 1, m, d), tokens(1, 1, m, dv), q_offset=max(m - n, 0))
     compare(op, *(tokens(1, 2, 65, 80).half() for _ in range(3)))
+    for m in (1, 63, 300):  # few queries, which read keys where they lie
+        compare(op, tokens(1, 8, 1, 5), tokens(1, 1, m, 5), tokens(1, 1, m, 33), q_offset="end")
+        compare(op, *(tokens(1, h, x, 7).half() for h, x in ((3, 2), (3, m), (3, m))), q_offset="end")
 
 
 def packed() -> None:

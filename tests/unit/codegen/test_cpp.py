@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -290,6 +291,19 @@ def test_without_a_compiler_torch_computes_and_says_so_once(monkeypatch: pytest.
     torch.testing.assert_close(op(q, q, q), out)
     torch.testing.assert_close(out.double(), op.reference(q, q, q), rtol=1e-5, atol=3e-6)
     cpp_build.compiler.cache_clear()
+
+
+def test_processes_that_compile_the_same_at_once(tmp_path: Path) -> None:
+    program = (
+        "import attnc, torch; op = attnc.compile('std:causal', backend='cpp'); q = torch.ones(1, 1, 9, 4)\n"
+        "assert (op(q, q, q) - 1).abs().max() < 1e-6"
+    )
+    tmp_path.chmod(0o700)
+    environment = {**os.environ, "ATTNC_CACHE_DIR": str(tmp_path)}
+    processes = [subprocess.Popen((sys.executable, "-c", program), env=environment) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.glob("*.so"))) == 2  # the pool and the kernel, each once
+    assert not list(tmp_path.glob("tmp*"))
 
 
 def test_a_damaged_library_is_made_anew() -> None:
