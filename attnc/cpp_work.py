@@ -37,6 +37,10 @@ _SEGMENT = 16
 _SEGMENT_OF_FEW = 4
 
 
+#: Keys from which it matters that they are not packed; below, calls of all layouts round alike.
+FEWEST_KEYS = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How the kernel of a call works: `query_heads` as it says of itself, whether it may split keys, whether it reads
@@ -80,6 +84,8 @@ def few_rows(plan: KernelPlan, call: CallInputs) -> int:
 
     Keys are then read where they lie, which needs features that are next to each other.
     """
+    if call.k.shape[2] < FEWEST_KEYS:
+        return 0
     rows = call.q.shape[2] * (call.q.shape[1] // max(call.k.shape[1], 1))
     beside = all(x.stride(3) == 1 or x.shape[3] == 1 for x in (call.k, call.v))
     if not 0 < rows <= FEW_ROWS or not beside or plan.pair_dots or any(part.axes for part in plan.parts):

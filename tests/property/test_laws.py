@@ -207,7 +207,12 @@ def test_positions_may_be_anywhere_in_32_bits(offset: int, kind: Callable[[Any],
     op = attnc.compile(source=text, backend=backend, tile=(16, 16))  # type: ignore[arg-type]
     inputs = draw(op.module, SMALL)
     given = offset if kind is int else torch.tensor([offset])
-    assert_equal(results(op, inputs, q_offset=given, k_offset=given), results(op, inputs))
+    moved, still = results(op, inputs, q_offset=given, k_offset=given), results(op, inputs)
+    if backend != "cpp":
+        assert_equal(moved, still)
+        return
+    for name, value in still.items():  # another text in C++, whose sums and products a compiler may join otherwise
+        torch.testing.assert_close(moved[name], value, rtol=0, atol=4 * torch.finfo(torch.float32).eps, msg=name)
 
 
 @on_backends
