@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import Any
 
@@ -31,10 +31,10 @@ from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.plan import Part, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute, walk
 from attnc.ir.types import BOOL, INT
-from attnc.passes.block_sparsity import ROUGH, BlockSparsity
+from attnc.passes.block_sparsity import MAX_STEP, ROUGH, BlockSparsity
 from attnc.passes.isl import isl
 from attnc.passes.mask_axes import disjuncts, separated
-from attnc.passes.mask_sets import MAX_OPERATIONS, Symbols, mask_bounds
+from attnc.passes.mask_sets import Symbols, mask_bounds
 from attnc.passes.positions import Positions
 from attnc.passes.tile_tables import (
     ANY_NUMBER,
@@ -65,6 +65,8 @@ _LONG = 16384
 _MOST_ENTRIES = 1 << 15
 #: Cases of a disjunction of which each is tried as a part of its own.
 _MAX_CASES = 4
+#: Ranges of positions, found when they are asked for: classes of positions do without.
+Flat = Callable[[], Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,6 @@ class _Axis:
         elif found is None and rows > 1:
             found = tuple(map(_joined, self._blocked(rows // 2, 1)))
         return self._blocks.setdefault((rows, keys), self.kept if found is None else found)
-
-
-#: Ranges of positions, found when they are asked for: classes of positions do without.
-Flat = Callable[[], Part]
 
 
 def choose_parts(module: AttentionModule, positions: Positions, tile: Tile, flat: Flat) -> tuple[Part, ...]:
@@ -144,13 +142,17 @@ def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
     """A quick look before a case is planned: a grid of which it asks something by axis, or a class that it may keep."""
     if module.grid_q is not None or module.grid_k is not None:
         return module.grid_q == module.grid_k and _is_static(module.grid_q) and bool(separated(mask).axes)
-    moduli = set(_divisors(mask, "mod"))
+    return any(_likely_moduli(mask))
+
+
+def _likely_moduli(mask: Expr) -> Iterator[int]:
+    """Moduli in a mask such that it keeps equal remainders only among the first positions, the largest first."""
+    moduli = sorted(set(_divisors(mask, "mod")), reverse=True)
     if not moduli or not is_countable(mask, frozenset(("i", "j"))):
-        return False
-    x = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)
-    i, j = x[:, None], x[None, :]
-    kept = np.broadcast_to(np.asarray(values_of(mask, {"i": i, "j": j}), np.bool_), (len(x), len(x)))
-    return any(not kept[i % m != j % m].any() for m in moduli)
+        return
+    x = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)[:, None]
+    kept = np.broadcast_to(np.asarray(values_of(mask, {"i": x, "j": x.T}), np.bool_), (len(x), len(x)))
+    yield from (m for m in moduli if not kept[x % m != x.T % m].any())
 
 
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
@@ -343,9 +345,7 @@ def _joined(rows: Any) -> Any:
 def _by_class(module: AttentionModule, tile: Tile) -> Part | None:
     """Positions split by the modulus of a mask that keeps equal remainders only."""
     mask = module.mask
-    if not is_countable(mask, frozenset(("i", "j"))):
-        return None
-    modulus = max((m for m in set(_divisors(mask, "mod")) if _keeps_classes(mask, m)), default=1)
+    modulus = next((m for m in islice(_likely_moduli(mask), _MAX_CASES) if _keeps_classes(mask, m)), 1)
     if modulus == 1:
         return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
@@ -393,7 +393,7 @@ def _keeps_classes(mask: Expr, modulus: int) -> bool:
     by = int_const(modulus)
     other = compare("ne", call("mod", _I, by, type=INT), call("mod", _J, by, type=INT))
     context = isl.Context()
-    context.set_max_operations(MAX_OPERATIONS)
+    context.set_max_operations(MAX_STEP)
     try:
         return bool(mask_bounds(conj(mask, other), context, Symbols()).outer.is_empty())
     except isl.Error:
