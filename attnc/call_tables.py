@@ -19,23 +19,23 @@ _KEPT_LISTS = 64
 class CallTables:
     """Makes tables; those that depend on sizes and numbers alone are kept."""
 
-    _axes: dict[object, PartTables] = field(default_factory=dict[object, "PartTables"])
+    _axes: dict[object, PartTables | None] = field(default_factory=dict[object, "PartTables | None"])
     _lists: dict[object, PartTables | None] = field(default_factory=dict[object, "PartTables | None"])
 
     def of_part(self, plan: KernelPlan, number: int, call: CallInputs, key: object) -> PartTables | None:
-        """Tables of one part of the plan that `key` names; None when a list would be too long."""
+        """Tables of one part of the plan that `key` names; None when one would be too long."""
         part = plan.parts[number]
         if part.listing is not None:
             return self._list(plan, number, call, key)
         if not part.axes:
             return ()
-        from attnc.passes.tile_tables import axis_table
+        from attnc.passes.tile_tables import tables_of
 
         size = call.q.shape[2]
         place = (key, number, size)
         if place not in self._axes:
             names = {"N": size, "M": size, "q_offset": 0, "k_offset": 0}
-            self._axes[place] = tuple(axis_table(axis, names) for axis in part.axes)
+            self._axes[place] = tables_of(part.axes, names)
         return self._axes[place]
 
     def _list(self, plan: KernelPlan, number: int, call: CallInputs, key: object) -> PartTables | None:

@@ -223,9 +223,8 @@ class Executor:
         found = [self._part_tables(options, number, call) for number in range(len(self.plan(options).parts))]
         if None not in found:
             return options, tuple(tables for tables in found if tables is not None)
-        options = replace(
-            options, listed=False, numbered=False
-        )  # a list would be too long: visit what it could have left out
+        # What would take too long is left: tiles are ranges of positions, those that closed forms tell.
+        options = replace(options, listed=False, numbered=False, aligned=False)
         return options, tuple(self._part_tables(options, n, call) or () for n in range(len(self.plan(options).parts)))
 
     def _part_tables(self, options: PlanOptions, number: int, call: CallInputs) -> PartTables | None:

@@ -14,11 +14,13 @@ from attnc.ir.evaluate import UnknownValueError, evaluate_exact
 from attnc.ir.expr import Const
 from attnc.ir.module import AttentionModule
 from attnc.ir.on_grid import grid_sides, misfit
-from attnc.ir.plan import Accumulator, KernelPlan, Part
+from attnc.ir.plan import Accumulator, KernelPlan, Part, PlanOptions
 from attnc.ir.printer import print_expr, print_plan
 from attnc.ir.traverse import count_nodes
 from attnc.kept import Kept, kept
 from attnc.passes.facts import Fact, find_facts
+from attnc.passes.pipeline import make_plan
+from attnc.passes.tile_tables import tables_of
 from attnc.visits import TileMap, UnknownVisitsError, sizes_of, tile_map
 
 #: Peak dense rate of 16-bit matrix products, that of float32 arithmetic (FLOP/s) and memory bandwidth (bytes/s) of one
@@ -143,9 +145,10 @@ def explain(
     """
     if target not in TARGETS:
         raise CallError(f"target: rates are known of {', '.join(TARGETS)}, not of {target!r}")
-    part = plan.parts[0]
     names = {**sizes_of(n, m), **defaults(plan), **(params or {})}
     check_fit(plan.module, names)
+    plan = in_reach(plan, names)
+    part = plan.parts[0]
     counts = [count_tiles(tile_map(each, names)) for each in plan.parts]
     pairs = sum(count.visited * each.tile.rows * each.tile.keys for count, each in zip(counts, plan.parts, strict=True))
     flops = pairs * _flops_of_pair(plan)
@@ -174,6 +177,14 @@ def explain(
         plan_text=print_plan(plan),
         facts=facts_of(plan, n, m, params) if with_facts else (),
     )
+
+
+def in_reach(plan: KernelPlan, names: Mapping[str, Any]) -> KernelPlan:
+    """The plan; for sizes for which its tables would take too long, the one that calls use instead."""
+    if all(tables_of(part.axes, names) is not None for part in plan.parts):
+        return plan
+    tile = plan.parts[0].tile
+    return make_plan(plan.module, PlanOptions(plan.head_dim, plan.value_dim, plan.itemsize, tile))
 
 
 def facts_of(plan: KernelPlan, n: int, m: int, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:

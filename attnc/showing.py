@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attnc.diagnostics import CallError
 from attnc.driver import check, load_spec, select
-from attnc.explain import bind_all, check_fit, defaults
+from attnc.explain import bind_all, check_fit, defaults, in_reach
 from attnc.frontend.tables import tables_of_values, with_values
 from attnc.ir.dependence import is_aligned
 from attnc.ir.expr import Expr, Size
@@ -186,7 +186,7 @@ def picture_of(
     plan = make_plan(module, PlanOptions(*tile_of, aligned, numbered=True))
     names = {**sizes_of(n, m), **defaults(plan), **(params or {}), **_heads(module, head, heads)}
     check_fit(module, names)
-    return Picture(plan, names, on_grid, query, rows, keys)
+    return Picture(in_reach(plan, names), names, on_grid, query, rows, keys)
 
 
 def _sizes(n: int | None, m: int | None, grid: tuple[tuple[int, ...], int] | None) -> tuple[int, int]:

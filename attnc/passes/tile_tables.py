@@ -22,7 +22,7 @@ from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.traverse import substitute
 from attnc.ir.types import INT
 from attnc.passes.spans import Span
-from attnc.passes.tile_lists import Shape, Source, list_visits
+from attnc.passes.tile_lists import MAX_ENTRIES, MAX_WORK, Shape, Source, list_visits
 
 Ints = NDArray[Any]
 #: Longest axis (in y) whose pairs are counted out one by one.
@@ -57,7 +57,7 @@ class NotCountableError(Exception):
 
 
 class LongTableError(Exception):
-    """A table with more entries than were asked for."""
+    """A table with more entries than were asked for, or that takes too long to make."""
 
 
 def values_of(expr: Expr, names: Mapping[str, Any]) -> Any:
@@ -144,7 +144,8 @@ def axis_extent(axis: TileAxis, names: Mapping[str, int]) -> int:
 def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER) -> AxisTable:
     """The table of an axis for sizes and parameters by name.
 
-    Raises LongTableError when a table of a long axis without closed forms would have clearly more than `most` entries.
+    Raises LongTableError when a table of a long axis without closed forms would have clearly more than `most` entries or
+    take too long, and when one from closed forms takes more memory than it is worth.
     """
     extent = axis_extent(axis, names)
     lengths = steps(axis, extent)
@@ -156,6 +157,14 @@ def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER)
     else:
         kinds = _by_intervals(axis, names, extent, most)
     return _joined(*kinds, units=len(lengths) * queries)
+
+
+def tables_of(axes: Sequence[TileAxis], names: Mapping[str, int]) -> tuple[AxisTable, ...] | None:
+    """Those of all axes; None when one would be too long."""
+    try:
+        return tuple(axis_table(axis, names) for axis in axes)
+    except LongTableError:
+        return None
 
 
 def _joined(units_full: Ints, full: Ints, units_partial: Ints, partial: Ints, *, units: int) -> AxisTable:
@@ -187,6 +196,8 @@ def _from_closed_forms(axis: TileAxis, names: Mapping[str, int], lengths: Ints, 
     live = sum((count for _, _, _, count in pieces), none)
     full = sum((count for kind, _, _, count in pieces if kind == "full"), none)
     starts = np.cumsum(live) - live
+    if int(live.sum()) > MAX_ENTRIES:
+        raise LongTableError
     entries = np.empty(int(live.sum()), np.int32)
     place = starts.astype(np.int32)
     for _, step, low, count in pieces:
@@ -256,7 +267,7 @@ def _by_intervals(axis: TileAxis, names: Mapping[str, int], extent: int, most: i
         raise InternalError("the classes of an axis have closed forms, or few coordinates")
     known: dict[Expr, Source | Span] = {Size("N"): Span.of(names["N"]), Size("M"): Span.of(names["N"])}
     known |= {Value(name, INT): Span.of(0) for name in ("q_offset", "k_offset")}
-    found = list_visits(axis.relation, Shape(Tile(axis.rows, axis.keys), extent, extent, 1), known, most)
+    found = list_visits(axis.relation, Shape(Tile(axis.rows, axis.keys), extent, extent, 1), known, most, MAX_WORK)
     if found is None:
         raise LongTableError
     unit = np.repeat(np.arange(found.units), found.live)
