@@ -48,7 +48,6 @@ _INTERPRET_TILE = Tile(32, 32)
 _KEPT_WORK = 64
 #: Tiles of the C++ back end, which knows no others.
 _CPP_TILE = Tile(64, 64)
-#: Lists that are kept: a text that grows has another one at every step.
 #: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
 _LISTED = {"cpu": 1 << 12}
 _LISTED_ON_DEVICE = 1 << 22

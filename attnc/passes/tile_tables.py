@@ -144,8 +144,8 @@ def axis_extent(axis: TileAxis, names: Mapping[str, int]) -> int:
 def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER) -> AxisTable:
     """The table of an axis for sizes and parameters by name.
 
-    Raises LongTableError when a table of a long axis without closed forms would have clearly more than `most` entries or
-    take too long, and when one from closed forms takes more memory than it is worth.
+    Raises LongTableError when a table of a long axis without closed forms would have clearly more than `most` entries
+    or take too long, and when one from closed forms takes more memory than it is worth.
     """
     extent = axis_extent(axis, names)
     lengths = steps(axis, extent)

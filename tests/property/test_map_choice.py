@@ -136,3 +136,24 @@ def test_only_calls_that_lie_on_the_grid_ask_nothing(start: int, more: int) -> N
     names = {**sizes(64 + more), "i": x[:, None], "r": x[:, None], "j": x, "c": x}
     kept = np.broadcast_to(values_of(op.plan.mask, names), (len(x), len(x)))
     assert kept.all(axis=1).any() == (start + more > 0)  # text sees all
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_many_moduli_are_planned_in_a_moment() -> None:
+    clauses = " or ".join(f"(i - j) % {modulus} == 0" for modulus in range(3, 40))
+    start = time.process_time()
+    make_plan(module_of(f"j <= i and ({clauses})"), PlanOptions(64, 64, aligned=True, numbered=True))
+    assert time.process_time() - start < 10  # proving each of them took two minutes
+
+
+def test_calls_whose_table_would_be_too_long_use_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnc.passes.tile_tables.MAX_ENTRIES", 4)
+    op = attnc.compile("std:strided", params={"stride": 4}, backend="torch")
+    q, k, v = torch.randn(3, 1, 1, 2000, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    assert (op(q, k, v) - op.reference(q, k, v)).abs().max() < 1e-5
+    assert not op.plan.parts[0].axes
+    report = op.explain(n=2000)
+    assert report.representation == "ranges of positions"
+    assert report.tiles.visited == op.explain(n=2000).tiles.visited > 0
