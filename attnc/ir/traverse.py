@@ -104,6 +104,18 @@ def walk(expr: Expr) -> Iterator[Expr]:
         waiting.extend(children(node)[::-1])
 
 
+def distinct(expr: Expr) -> Iterator[Expr]:
+    """Every node once, however many others share it."""
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            waiting.extend(children(node)[::-1])
+
+
 def count_nodes(expr: Expr) -> int:
     """Number of nodes of the tree."""
     return sum(1 for _ in walk(expr))

@@ -166,7 +166,7 @@ def _scan(tiles: Any, sets: _TileSets) -> Loops | None:
         return _plain(tiles, sets)
     renew(tiles)
     try:  # strides; isl's code generation knows them, but takes long
-        loops = replace(scan(tiles, sets.context, sets.leaves), first=tiles)
+        loops = replace(scan(tiles, sets.context, sets.leaves), order=(tiles,))
     except (NotClosedError, isl.Error):
         return None
     return loops if len(loops.pieces) <= MAX_PIECES else None
@@ -178,8 +178,8 @@ def _plain(tiles: Any, sets: _TileSets) -> Loops | None:
     pieces = ranges(parts, sets.leaves) if parts.n_basic_set() <= MAX_PIECES else None
     if pieces is None:
         return None
-    first = parts.get_basic_sets()[0] if pieces else None
-    return Loops(pieces, exact=True, first=None if first is None else isl.Set.from_basic_set(first))
+    order = map(isl.Set.from_basic_set, parts.get_basic_sets()) if pieces else ()
+    return Loops(pieces, exact=True, order=tuple(order))
 
 
 def _cover(sets: _TileSets) -> Loops | None:
@@ -205,7 +205,7 @@ def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
     why = "closed forms from the mask's integer set"
     if not exact:
         why += ", with its data-dependent conditions taken as true where they only remove pairs"
-    first_live = exact and is_first_live(sets.live, partial.first, full_set, sets.pairs, sets.kept, sets.among_keys)
+    first_live = exact and is_first_live(sets.live, partial.order, full_set, sets.pairs, sets.kept, sets.among_keys)
     return replace(_ranges(tile, full.pieces, partial.pieces, exact=exact, why=why), first_live=first_live)
 
 

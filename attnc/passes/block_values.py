@@ -26,6 +26,8 @@ Array = NDArray[Any]
 #: Pairs of blocks that are evaluated, and times the distinct operations over both sides: about a second.
 MAX_PAIRS = 1 << 21
 MAX_OPERATIONS = 1 << 29
+#: Values that a step over pairs takes, of which others are computed once each.
+_MOST_VALUES = 1 << 12
 #: Pairs that are looked at together: what is computed of them stays in the cache of a core.
 _CHUNK = 1 << 16
 
@@ -74,11 +76,12 @@ def truth_by_blocks(relation: Expr, queries: Array, keys: Array, numbers: Mappin
     last = tape.place(relation, {})
     if pairs * len(tape.steps) > MAX_OPERATIONS:
         raise NotByBlocksError
+    sources = _sources(tape.steps)
     found = np.zeros((len(queries), len(keys)), np.bool_)
     rows = max(1, _CHUNK // max(len(keys), 1))
     for first in range(0, len(queries), rows):
         positions = {"i": queries[first : first + rows, None], "j": keys[None, :]}
-        found[first : first + rows] = _Run(tape.steps, positions).value(last)
+        found[first : first + rows] = _Run(tape.steps, sources, positions).value(last)
     return found
 
 
@@ -138,20 +141,65 @@ class _Tape:
         return self._places[key]
 
 
-class _Run:
-    """Values of steps for some positions, each computed when it is first asked for."""
+def _sources(steps: list[_Step]) -> list[int]:
+    """For each step the only one through which it reads pairs; itself where there is none, or it reads more."""
+    sides: list[frozenset[str]] = []
+    sources: list[int] = []
+    for place, step in enumerate(steps):
+        args = step[1] if isinstance(step, tuple) else ()
+        own: frozenset[str] = frozenset((step,)) if isinstance(step, str) else frozenset()
+        sides.append(own.union(*(sides[arg] for arg in args)))
+        read = {sources[arg] if len(sides[arg]) > 1 else -1 for arg in args if sides[arg]}
+        sources.append(read.pop() if len(read) == 1 and -1 not in read else place)
+    return sources
 
-    def __init__(self, steps: list[_Step], positions: Mapping[str, Array]) -> None:
+
+class _Run:
+    """Values of steps for some positions, each computed when it is first asked for.
+
+    A step that reads pairs through one other step only, its source, is a function of the value of that: the distance of
+    two frames takes few values on many pairs. It is computed once for each of them.
+    """
+
+    def __init__(self, steps: list[_Step], sources: list[int], positions: Mapping[str, Array]) -> None:
         self._steps = steps
+        self._sources = sources
         self._positions = positions
         self._values: list[Any] = [None] * len(steps)
+        self._inner: dict[int, tuple[_Run, Array] | None] = {}
 
     def value(self, place: int) -> Any:
         """The value of a step."""
         found = self._values[place]
         if found is None:
-            found = self._values[place] = self._computed(self._steps[place])
+            few = self._few_values(self._sources[place]) if self._sources[place] != place else None
+            if few is None:
+                found = self._computed(self._steps[place])
+            else:
+                run, number = few
+                found = np.asarray(run.value(place))
+                found = found[number] if found.ndim else found
+            self._values[place] = found
         return found
+
+    def _few_values(self, source: int) -> tuple[_Run, Array] | None:
+        """A run over the values that a source takes, and the number of each pair's among them; None where many."""
+        if source not in self._inner:
+            self._inner[source] = self._of_source(source)
+        return self._inner[source]
+
+    def _of_source(self, source: int) -> tuple[_Run, Array] | None:
+        values = np.asarray(self.value(source))
+        if values.dtype != np.int64 or values.size < _MOST_VALUES:
+            return None
+        low, high = int(values.min()), int(values.max())
+        if high - low >= _MOST_VALUES:
+            return None
+        taken = np.zeros(high - low + 1, np.bool_)
+        taken[values - low] = True
+        run = _Run(self._steps, list(range(len(self._steps))), self._positions)
+        run._values[source] = np.nonzero(taken)[0] + low
+        return run, (np.cumsum(taken) - 1)[values - low]
 
     def _computed(self, step: _Step) -> Any:
         match step:

@@ -21,12 +21,12 @@ class NotClosedError(Exception):
 class Loops:
     """`pieces` cover the set; `exact` unless a condition on the tile itself had to be dropped.
 
-    `first` is the set of the first piece, or of the first few that scan it in increasing order.
+    `order` are the sets that the pieces scan, one after the other, each in increasing order.
     """
 
     pieces: tuple[Piece, ...]
     exact: bool
-    first: Any = None
+    order: tuple[Any, ...] = ()
 
 
 def scan(tiles: Any, context: Any, leaves: Mapping[str, Expr]) -> Loops:

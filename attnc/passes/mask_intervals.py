@@ -164,11 +164,18 @@ class Boxes:
         return known[1]
 
     def _checked(self, expr: Expr) -> Span:
+        if not isinstance(expr, Const) and self._is_leaf(expr):
+            return self._finite(expr, self.leaves[expr])
         point = self._point(expr) if isinstance(expr, Call) and expr.fn in POINT_RULES and expr.type == INT else None
         if point is not None:
             return point
-        span = self._number(expr)
+        return self._finite(expr, self._number(expr))
+
+    def _finite(self, expr: Expr, span: Span) -> Span:
+        """Bounds that doubles hold. Raises where a real has none."""
         if expr.type == INT:
+            if span.is_small:
+                return span
             low = np.where(np.abs(span.low) > EXACT, -np.inf, span.low)
             return Span(low, np.where(np.abs(span.high) > EXACT, np.inf, span.high))
         if not (np.all(np.isfinite(span.low)) and np.all(np.isfinite(span.high))):
@@ -189,8 +196,6 @@ class Boxes:
     def _number(self, expr: Expr) -> Span:
         if isinstance(expr, Const):
             return Span.of(float(expr.value))
-        if self._is_leaf(expr):
-            return self.leaves[expr]
         match expr:
             case Size() | Index(name="b" | "h" | "hk"):
                 return Span.of(0.0, np.inf)

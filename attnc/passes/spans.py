@@ -34,6 +34,11 @@ class Span:
         """Whether every span is one finite number."""
         return bool(np.all(self.low == self.high) and np.all(np.isfinite(self.low)))
 
+    @property
+    def is_small(self) -> bool:
+        """Whether all bounds are exact in a double."""
+        return all(x.size == 0 or (x.min() >= -EXACT and x.max() <= EXACT) for x in (self.low, self.high))
+
 
 ANY = Span.of(-np.inf, np.inf)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnc.ir.expr import Expr, Index
+from attnc.ir.expr import Call, Const, Expr, Index
 from attnc.ir.plan import Tile
-from attnc.ir.traverse import walk
+from attnc.ir.traverse import children, walk
+from attnc.ir.types import INT
 from attnc.passes.block_values import NotByBlocksError, grains, truth_by_blocks
 from attnc.passes.mask_intervals import Boxes
 from attnc.passes.spans import Span
@@ -26,7 +27,7 @@ Ints = NDArray[Any]
 BRANCH = 4
 #: Blocks that the search starts with, at most, and that are looked at together.
 _START = 4096
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 #: Entries beyond which a list takes more memory than it is worth.
 MAX_ENTRIES = 1 << 25
 #: Blocks times nodes of a condition on numbers: about a second.
@@ -147,10 +148,10 @@ def _from_blocks(mask: Expr, shape: Shape, numbers: Mapping[Expr, int], grain: t
     kept = truth_by_blocks(mask, blocks[0], blocks[1], numbers)
     total = np.zeros((kept.shape[0] + 1, kept.shape[1] + 1), np.int32)
     total[1:, 1:] = kept.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    r0, r1 = (x[:, None] for x in spans[0])
-    c0, c1 = spans[1]
-    counts = total[r1, c1] - total[r0, c1] - total[r1, c0] + total[r0, c0]
-    full = counts == (r1 - r0) * (c1 - c0)
+    (r0, r1), (c0, c1) = spans
+    by_rows = total[r1] - total[r0]
+    counts = by_rows[:, c1] - by_rows[:, c0]
+    full = counts == (r1 - r0)[:, None] * (c1 - c0)
     return _listed(shape, [_of_group(full)], [_of_group((counts > 0) & ~full)])
 
 
@@ -215,8 +216,9 @@ def _judged(
     """Blocks that must be kept whole, and those that may be kept in part."""
     musts: list[_Blocks] = [blocks.chosen(slice(0))]
     mays: list[_Blocks] = [blocks.chosen(slice(0))]
+    of_sides = _of_sides(relation, shape, level)
     for part in blocks.chunks():
-        known: dict[Expr, Span] = _positions(shape, level, part)
+        known: dict[Expr, Span] = {expr: _at(spans, part) for expr, spans in of_sides.items()}
         for expr, source in sources.items():
             known[expr] = source if isinstance(source, Span) else source.span(level, part.group, part.query, part.key)
         truth = Boxes(known).truth(relation)
@@ -226,16 +228,83 @@ def _judged(
     return _joined(musts), _joined(mays)
 
 
-def _positions(shape: Shape, level: int, blocks: _Blocks) -> dict[Expr, Span]:
-    rows, keys = shape.tile.rows * BRANCH**level, shape.tile.keys * BRANCH**level
-    r0, c0 = blocks.query * rows, blocks.key * keys
-    r1, c1 = np.minimum(r0 + rows, shape.queries) - 1, np.minimum(c0 + keys, shape.keys) - 1
-    return {
-        Index("r"): Span.of(r0, r1),
-        Index("c"): Span.of(c0, c1),
-        Index("i"): Span.of(r0 + shape.q_offset, r1 + shape.q_offset),
-        Index("j"): Span.of(c0 + shape.k_offset, c1 + shape.k_offset),
-    }
+_NO_SIDE: frozenset[str] = frozenset()
+#: The spans of an expression per query tile of a level, or per key tile.
+_OfSide = tuple[Literal["query", "key"], Span]
+
+
+def _of_sides(relation: Expr, shape: Shape, level: int) -> dict[Expr, _OfSide]:
+    """What positions alone tell of each side, per block of a level: positions, and the largest ints made of them.
+
+    A block of queries meets many blocks of keys, and need not be looked at for each of them.
+    """
+    queries, keys = _counts(shape, level)
+    query_names, key_names = (Index("r"), Index("i")), (Index("c"), Index("j"))
+    query = _positions(query_names, shape.tile.rows * BRANCH**level, queries, shape.queries, shape.q_offset)
+    key = _positions(key_names, shape.tile.keys * BRANCH**level, keys, shape.keys, shape.k_offset)
+    boxes = {"query": Boxes(query), "key": Boxes(key)}
+    found: dict[Expr, _OfSide] = {expr: ("query", span) for expr, span in query.items()}
+    found |= {expr: ("key", span) for expr, span in key.items()}
+    for expr, side in _largest(relation):
+        found[expr] = (side, boxes[side].number(expr))
+    return found
+
+
+def _positions(names: tuple[Index, Index], size: int, count: int, tokens: int, offset: int) -> dict[Expr, Span]:
+    """The rows and the positions, by name, of the blocks of one side."""
+    first = np.arange(count, dtype=np.int64) * size
+    last = np.minimum(first + size, tokens) - 1
+    return {names[0]: Span.of(first, last), names[1]: Span.of(first + offset, last + offset)}
+
+
+def _largest(relation: Expr) -> Iterator[tuple[Expr, Literal["query", "key"]]]:
+    """The largest operations on ints that read positions of one side and constants, each once."""
+    sides: dict[int, frozenset[str] | None] = {}
+    seen: set[int] = set()
+    waiting = [relation]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        read = _read(node, sides)
+        if read is not None and len(read) == 1 and node.type == INT and isinstance(node, Call):
+            yield node, "query" if "i" in read else "key"
+        else:
+            waiting.extend(children(node))
+
+
+def _read(node: Expr, known: dict[int, frozenset[str] | None]) -> frozenset[str] | None:
+    """The sides whose positions an operation on ints reads; None where it reads anything else."""
+    if id(node) not in known:
+        known[id(node)] = _reads(node, known)
+    return known[id(node)]
+
+
+def _reads(node: Expr, known: dict[int, frozenset[str] | None]) -> frozenset[str] | None:
+    match node:
+        case Const():
+            return _NO_SIDE
+        case Index(name="i" | "r"):
+            return frozenset("i")
+        case Index(name="j" | "c"):
+            return frozenset("j")
+        case Call(args=args) if node.type == INT:
+            sides = [_read(arg, known) for arg in args]
+            read = [side for side in sides if side is not None]
+            return _NO_SIDE.union(*read) if len(read) == len(sides) else None
+        case _:
+            return None
+
+
+def _at(of_side: _OfSide, blocks: _Blocks) -> Span:
+    """The spans for some blocks. Single numbers stay so."""
+    side, span = of_side
+    chosen = blocks.query if side == "query" else blocks.key
+    if span.low.ndim == 0:
+        return span
+    low = span.low[chosen]
+    return Span(low, low if span.high is span.low else span.high[chosen])
 
 
 def _joined(parts: list[_Blocks]) -> _Blocks:

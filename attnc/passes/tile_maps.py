@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, reduce
+from functools import cache
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 from attnc.ir.build import add, call, compare, conj, mul
-from attnc.ir.dependence import conjuncts
 from attnc.ir.expr import TRUE, Call, Const, Expr, GridCoord, Index, Size, Value, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid
 from attnc.ir.plan import Part, Tile, TileAxis, Visit
-from attnc.ir.traverse import substitute, walk
-from attnc.ir.types import BOOL, INT
+from attnc.ir.traverse import distinct, substitute
+from attnc.ir.types import INT
 from attnc.passes.block_sparsity import MAX_STEP, ROUGH, BlockSparsity
 from attnc.passes.isl import isl
-from attnc.passes.mask_axes import disjuncts, separated
+from attnc.passes.mask_axes import separated
 from attnc.passes.mask_sets import Symbols, mask_bounds
+from attnc.passes.mask_splits import MAX_CASES, Pair, ways
 from attnc.passes.positions import Positions
 from attnc.passes.tile_tables import (
     ANY_NUMBER,
@@ -53,6 +53,8 @@ from attnc.passes.tile_tables import (
 _I, _J = Index("i"), Index("j")
 #: More residue classes make tiles of too few tokens; larger blocks are cut into tiles like anything else.
 _MAX_DIVISOR = 256
+#: Every so manieth row shows which moduli to prove: a prime, so that all remainders are among them.
+_ROW_STEP = 7
 #: Fewest queries, and fewest keys, of a tile.
 _LEAST = 16
 #: Longest axis of a grid whose pairs are looked at while planning.
@@ -63,8 +65,6 @@ _TRIED = (1 << 11, 1 << 16, 1 << 21)
 _LONG = 16384
 #: Entries of tables without closed forms that are made to compare parts on longer grids: less than a second.
 _MOST_ENTRIES = 1 << 15
-#: Cases of a disjunction of which each is tried as a part of its own.
-_MAX_CASES = 4
 #: Ranges of positions, found when they are asked for: classes of positions do without.
 Flat = Callable[[], Part]
 
@@ -99,13 +99,15 @@ def choose_parts(module: AttentionModule, positions: Positions, tile: Tile, flat
     """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
     module = replace(module, mask=fold(positions.on_grid(module.mask)))
     one = _choose(module, positions, tile, flat)
-    splits = dict.fromkeys(_splits(module.mask))
-    cases = [masks for masks in splits if any(_may_have_axes(module, mask) for mask in masks)]
-    best, least = (one,), _area((one,), module) if cases else None
-    for masks in cases if least is not None else ():
-        found = None if least is None else _of_masks(masks, module, positions, tile, least)
-        best, least = found or (best, least)
-    if cases and least is None and one.axes:
+    cases = [_worth_trying(module, way) for way in ways(module.mask)]
+    best, least = (one,), _area((one,), module) if any(cases) else None
+    for orders in cases if least is not None else ():
+        for masks in orders:
+            found = None if least is None else _of_masks(masks, module, positions, tile, least)
+            best, least = found or (best, least)
+            if found is not None and all(part.exact for part in best):
+                break  # the other order differs in the pairs that both masks keep
+    if any(cases) and least is None and one.axes:
         return (replace(one, why=f"{one.why}; its table is too long to compare it with two parts"),)
     return best
 
@@ -124,18 +126,9 @@ def _of_masks(
     return (parts, area) if area is not None and any(part.axes for part in parts) else None
 
 
-def _splits(mask: Expr) -> Iterator[tuple[Expr, Expr]]:
-    """A mask with a disjunction as two masks that share no pair: one of its cases, and the others without that."""
-    clauses = conjuncts(mask)
-    for n, clause in enumerate(clauses):
-        cases = disjuncts(clause)
-        if not 2 <= len(cases) <= _MAX_CASES:
-            continue
-        rest = reduce(conj, (*clauses[:n], *clauses[n + 1 :]), TRUE)
-        for m, case in enumerate(cases):
-            others = reduce(_or, (*cases[:m], *cases[m + 1 :]))
-            for first, second in ((case, others), (others, case)):
-                yield conj(rest, first), conj(conj(rest, second), _not(first))
+def _worth_trying(module: AttentionModule, orders: tuple[Pair, Pair]) -> tuple[Pair, ...]:
+    """The orders of a way in which a mask may have axes."""
+    return tuple(masks for masks in orders if any(_may_have_axes(module, mask) for mask in masks))
 
 
 def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
@@ -146,13 +139,14 @@ def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
 
 
 def _likely_moduli(mask: Expr) -> Iterator[int]:
-    """Moduli in a mask such that it keeps equal remainders only among the first positions, the largest first."""
+    """Moduli in a mask such that it keeps equal remainders only in some rows of the first positions, largest first."""
     moduli = sorted(set(_divisors(mask, "mod")), reverse=True)
     if not moduli or not is_countable(mask, frozenset(("i", "j"))):
         return
-    x = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)[:, None]
-    kept = np.broadcast_to(np.asarray(values_of(mask, {"i": x, "j": x.T}), np.bool_), (len(x), len(x)))
-    yield from (m for m in moduli if not kept[x % m != x.T % m].any())
+    i = np.arange(0, 2 * _MAX_DIVISOR, _ROW_STEP, dtype=np.int64)[:, None]
+    j = np.arange(2 * _MAX_DIVISOR, dtype=np.int64)[None, :]
+    kept = np.broadcast_to(np.asarray(values_of(mask, {"i": i, "j": j}), np.bool_), (i.size, j.size))
+    yield from (m for m in moduli if not kept[i % m != j % m].any())
 
 
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
@@ -227,14 +221,6 @@ def _visited_flat(part: Part, size: int) -> int:
         return _all_tiles(part.tile, size)
 
 
-def _or(a: Expr, b: Expr) -> Expr:
-    return call("or", a, b, type=BOOL)
-
-
-def _not(cond: Expr) -> Expr:
-    return call("not", cond, type=BOOL)
-
-
 # -- boxes -----------------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +282,7 @@ def _int(expr: Expr) -> int:
 
 def _divisors(relation: Expr, fn: str) -> Iterator[int]:
     """Constants that something in the relation is divided by, or taken modulo of."""
-    for node in walk(relation):
+    for node in distinct(relation):
         match node:
             case Call(fn=name, args=(_, Const(value=value))) if name == fn and 2 <= value <= _MAX_DIVISOR:
                 yield int(value)
@@ -345,7 +331,7 @@ def _joined(rows: Any) -> Any:
 def _by_class(module: AttentionModule, tile: Tile) -> Part | None:
     """Positions split by the modulus of a mask that keeps equal remainders only."""
     mask = module.mask
-    modulus = next((m for m in islice(_likely_moduli(mask), _MAX_CASES) if _keeps_classes(mask, m)), 1)
+    modulus = next((m for m in islice(_likely_moduli(mask), MAX_CASES) if _keeps_classes(mask, m)), 1)
     if modulus == 1:
         return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))

@@ -173,6 +173,11 @@ def test_the_first_visited_tile_of_a_causal_mask_has_a_key_for_every_row() -> No
     assert make_plan(mask_of("0 <= i - j < 400"), PlanOptions(64, 64)).parts[0].first_live
 
 
+@pytest.mark.parametrize("spec", ["prefix_lm", "streaming", "duo"])
+def test_the_first_visited_tile_has_a_key_for_every_row_also_where_ranges_take_turns(spec: str) -> None:
+    assert make_plan(attnc.compile(f"std:{spec}", backend="torch").module, PlanOptions(64, 64)).parts[0].first_live
+
+
 def test_explain_prints_facts() -> None:
     sizes = ["-n", "100", "-m", "50"]
     shown = CliRunner().invoke(main, ["explain", "std:causal", *sizes])
