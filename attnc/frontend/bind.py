@@ -11,13 +11,13 @@ from attnc.diagnostics import Diagnostic, SpecError
 from attnc.frontend import limits
 from attnc.frontend.errors import parameters as errors
 from attnc.frontend.tables import Folding, with_tables
-from attnc.ir.expr import Call, Const, Exists, Expr, Lift, Param, Var
+from attnc.ir.expr import Call, Const, Exists, Expr, Lift, Lookup, Param, Ref, Value, Var
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Binding, Grid, ScalarParam, Table
 from attnc.ir.printer import print_expr
 from attnc.ir.ranges import in_range, range_text, read_by, resolved
 from attnc.ir.traverse import children, map_children
-from attnc.ir.types import BOOL, INT
+from attnc.ir.types import BOOL, INT, VectorType
 
 Scalar = bool | int | float
 
@@ -169,9 +169,16 @@ class _Substitution:
         if isinstance(expr, Param) and expr.name in self._values:
             found: Expr = replace(self._values[expr.name], span=expr.span)
         else:
-            found = map_children(expr, self)
+            found = self._typed(map_children(expr, self))
         self._done[id(expr)] = (expr, found)
         return found
+
+    def _typed(self, expr: Expr) -> Expr:
+        """The lengths of vectors are expressions too."""
+        if not isinstance(expr, Call | Lookup | Value | Ref) or not isinstance(expr.type, VectorType):
+            return expr
+        dim = fold(self(expr.type.dim))
+        return expr if dim == expr.type.dim else replace(expr, type=VectorType(dim))
 
 
 def _grid(grid: Grid | None, done: Callable[[Expr], Expr]) -> Grid | None:

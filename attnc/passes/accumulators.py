@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from attnc.ir.build import add, call, div, mul, neg, sub, where
 from attnc.ir.dependence import varies
-from attnc.ir.expr import Call, Const, Expr, Reduce, Ref, Value, real_const
+from attnc.ir.expr import Call, Const, Expr, Reduce, Ref, Value, int_const, real_const
 from attnc.ir.module import Binding
 from attnc.ir.plan import AccOp, Accumulator, Sweep
 from attnc.ir.traverse import map_children, substitute, walk
@@ -29,20 +29,26 @@ def is_row(expr: Expr) -> bool:
     return not varies(expr, "j")
 
 
+def is_inner_product(node: Expr) -> bool:
+    """Whether a node is a number made of features of tokens."""
+    return (isinstance(node, Call) and node.fn == "dot") or (isinstance(node, Reduce) and node.axis == "d")
+
+
 @dataclass(slots=True)
 class Lowering:
-    """Collects accumulators; equal ones are shared."""
+    """Collects accumulators; equal ones are shared. `count` is the number of keys as a closed form, if there is one."""
 
     value_dim: int
     score_sweep: int
+    count: Expr | None = None
     found: list[Accumulator] = field(default_factory=list[Accumulator])
     sweep_of: dict[str, int] = field(default_factory=dict[str, int])
 
     def rows(self, expr: Expr) -> Expr:
         """`expr` with every reduction over the keys replaced by a row expression over accumulators."""
         if expr == N_KEYS:
-            return call("int", self._count(expr), type=INT)
-        if isinstance(expr, Call) and expr.fn == "real" and expr.args[0] == N_KEYS:
+            return call("int", self._count(expr), type=INT) if self.count is None else self.count
+        if self.count is None and isinstance(expr, Call) and expr.fn == "real" and expr.args[0] == N_KEYS:
             return self._count(expr.args[0])
         if not isinstance(expr, Reduce) or expr.axis == "d":
             return map_children(expr, self.rows)
@@ -67,6 +73,8 @@ class Lowering:
         total = self.sum(body, weighted=False)
         if node.op == "sum":
             return total
+        if self.count is not None:
+            return div(total, call("real", call("max", self.count, int_const(1)), type=REAL))
         keys = self.accumulate("sum", real_const(1.0))
         return div(total, call("max", keys, real_const(1.0)))
 
@@ -86,6 +94,8 @@ class Lowering:
     def sum(self, body: Expr, *, weighted: bool) -> Expr:
         """The sum of `body` over the keys (times the value vector), as a row expression over accumulators."""
         match body:
+            case Call(fn="add" | "sub") if not refs(body):
+                return self.accumulate("sum", body, weighted=weighted)
             case Call(fn="add" | "sub" as fn, args=(a, b)) if not is_row(body):
                 x, y = self.sum(a, weighted=weighted), self.sum(b, weighted=weighted)
                 return add(x, y) if fn == "add" else sub(x, y)
@@ -116,7 +126,7 @@ class Lowering:
                 total: Expr = real_const(0.0)
                 for part in parts:
                     total = add(total, self.sum(part, weighted=weighted))
-                return _times(outside, total)
+                return _times(Product(outside.sign, (*outside.over, *pulled), outside.under), total)
             over[n], coefficient = self._pull(factor)
             pulled.append(coefficient)
         leaf = self.accumulate("sum", Product(1, tuple(over), under).build(), weighted=weighted)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from attnc.ir.backward import Underivable
 from attnc.ir.build import add, call, compare, div, mul, neg, sub, where
 from attnc.ir.differentiate import NotDifferentiableError, adjoints
-from attnc.ir.expr import Call, Const, Expr, Index, Lookup, Reduce, Ref, Value, int_const, real_const
+from attnc.ir.expr import Call, Const, Expr, Index, Lookup, Ref, Value, int_const, real_const
 from attnc.ir.module import Binding
 from attnc.ir.traverse import walk
 from attnc.ir.types import REAL, VectorType
-from attnc.passes.accumulators import LOGIT, Lowering, is_row
+from attnc.passes.accumulators import LOGIT, Lowering, is_inner_product, is_row
 from attnc.passes.products import Product, factors, terms
 from attnc.passes.stabilisers import is_stabiliser
 
@@ -98,11 +98,6 @@ class _UnderivableError(Exception):
     def __init__(self, what: str, term: Expr) -> None:
         super().__init__(what)
         self.why = Underivable(what, term)
-
-
-def is_inner_product(node: Expr) -> bool:
-    """Whether a node is a number made of features of tokens."""
-    return (isinstance(node, Call) and node.fn == "dot") or (isinstance(node, Reduce) and node.axis == "d")
 
 
 def is_source(node: Expr) -> bool:

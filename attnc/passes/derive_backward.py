@@ -92,9 +92,12 @@ class _Derivation:
         accumulators = {acc.name: acc for sweep in lowered.sweeps for acc in sweep.accumulators}
         plain = isinstance(lowered.cascade.maps, Value)
         core = lowered.folded.output if plain else None
-        definitions = {row.name: row.expr for row in adjoint.rows}
+        stored = [token for token in lowered.operands.derived if token.side == "q" and token.expr.type == REAL]
+        definitions = {token.name: token.expr for token in stored} | {row.name: row.expr for row in adjoint.rows}
         self.values = RowValues(accumulators, definitions, lowered.folded.empty, core, lowered.operands.ref_axes())
-        self.core = None if plain else _unless_empty(lowered.folded.output, lowered.folded.empty)
+        self.core = None
+        if not plain:
+            self.core = self.values.defined(_unless_empty(lowered.folded.output, lowered.folded.empty))
         self.pairs: dict[Expr, Scaled] = {}
         self.direct: list[tuple[Lookup, str]] = []
         self.weight: Scaled = (real_const(1.0), adjoint.weight)

@@ -88,6 +88,8 @@ def _of_call(fn: str, args: tuple[Limit, ...]) -> Limit:
             return _NEGATED[_max(_NEGATED[args[0]], _NEGATED[args[1]])]
         case "pow":
             return _pow(args[0], args[1])
+        case "dot":
+            return "fin"
         case "where":
             return args[1] if args[1] == args[2] else "any"
         case _:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from attnc.ir.backward import Underivable
 from attnc.ir.build import call, where
-from attnc.ir.expr import Expr, Ref, real_const
+from attnc.ir.expr import Expr, Reduce, Ref, real_const
 from attnc.ir.module import AttentionModule, Binding
 from attnc.ir.plan import Sweep
 from attnc.ir.traverse import children, map_children, walk
@@ -30,6 +30,7 @@ from attnc.ir.types import BOOL
 from attnc.passes.accumulators import LOGIT, N_KEYS, Lowering, extrema, is_row
 from attnc.passes.adjoint import Adjoint, derive_adjoint
 from attnc.passes.errors import NotLowerable, TooLarge, fail
+from attnc.passes.key_counts import count_keys
 
 __all__ = ["LOGIT", "Cascade", "is_empty", "lower_cascade"]
 
@@ -40,8 +41,8 @@ _MAX_NODES = 4000
 class Cascade:
     """The lowered cascade. `empty` is the accumulator that is -inf exactly in rows without keys, where it matters.
 
-    `score` and `maps` are the logit and the output maps with n_keys replaced by its accumulator; `output` reads
-    weighted accumulators (vectors); `aux` are row values.
+    `score` and `maps` are the logit and the output maps with n_keys replaced by its closed form or its accumulator;
+    `output` reads weighted accumulators (vectors); `aux` are row values.
     """
 
     score: Expr
@@ -58,8 +59,9 @@ def lower_cascade(module: AttentionModule, score: Expr, value_dim: int, *, gradi
 
     With `gradients` the sweeps also accumulate what the backward needs, and the result has an `adjoint`.
     """
-    score_sweep = 1 if any(node == N_KEYS for node in walk(score)) else 0
-    lowering = Lowering(value_dim, score_sweep)
+    count = count_keys(module.mask) if _reads_count(module, score) else None
+    counts_first = count is None and any(node == N_KEYS for node in walk(score))
+    lowering = Lowering(value_dim, score_sweep=1 if counts_first else 0, count=count)
     score, maps = lowering.rows(score), lowering.rows(module.output)
     bindings = {binding.name: binding.expr for binding in module.cascade}
     weight = lowering.rows(_inline(bindings["w"], bindings))
@@ -73,6 +75,15 @@ def lower_cascade(module: AttentionModule, score: Expr, value_dim: int, *, gradi
     sweeps = lowering.sweeps()
     aux = tuple(replace(b, expr=_guard_aux(b.expr, lowering, empty)) for b in aux)
     return Cascade(score, maps, sweeps, output, aux, empty, adjoint)
+
+
+def _reads_count(module: AttentionModule, score: Expr) -> bool:
+    exprs = (score, module.output, *(binding.expr for binding in (*module.cascade, *module.aux)))
+    return any(_counts(node) for expr in exprs for node in walk(expr))
+
+
+def _counts(node: Expr) -> bool:
+    return node == N_KEYS or (isinstance(node, Reduce) and (node.op, node.axis, node.group) == ("mean", "j", None))
 
 
 def _inline(expr: Expr, bindings: dict[str, Expr]) -> Expr:

@@ -44,6 +44,16 @@ class Operands:
             case _:
                 return map_children(expr, self.lower)
 
+    def lower_rows(self, expr: Expr) -> Expr:
+        """An expression of finished accumulators: products that read these, or gradients of rows, stay."""
+        match expr:
+            case Call(fn="dot") | Reduce(axis="d") if any(_is_of_row(node) for node in walk(expr)):
+                return expr
+            case Call(fn="dot") | Reduce(axis="d"):
+                return self.lower(expr)
+            case _:
+                return map_children(expr, self.lower_rows)
+
     def value(self, expr: Expr) -> str:
         """The stored values: "v" as passed, or the name of a derived vector."""
         return self._vector(expr, "k")
@@ -105,6 +115,11 @@ class Operands:
         """The axes of the names that `lower` introduced."""
         everything = frozenset(("b", "h", "i", "j"))
         return {term.name: everything for term in (*self.dots, *self.pair_dots)}
+
+
+def _is_of_row(node: Expr) -> bool:
+    """Whether a value exists only when a row is finished; no identifier has a colon."""
+    return isinstance(node, Ref) or (isinstance(node, Lookup) and ":" in node.tensor)
 
 
 def _both_vectors(a: Expr, b: Expr) -> bool:

@@ -80,6 +80,11 @@ def lower_module(module: AttentionModule, options: PlanOptions, after_pass: Afte
     scaled = scale_by(LOG2E, cascade.score) if folded.log2_score else cascade.score
     scaled = operands.lower(fold(scaled))
     sweeps = tuple(_name_sweep(sweep, operands) for sweep in folded.sweeps)
+    folded = replace(
+        folded,
+        output=operands.lower_rows(folded.output),
+        aux=tuple(replace(binding, expr=operands.lower_rows(binding.expr)) for binding in folded.aux),
+    )
     values = operands.value(rows.value)
     score = operands.lower(fold(cascade.score))
     after_pass("operands", operands)

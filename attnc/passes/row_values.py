@@ -37,8 +37,9 @@ _Group = tuple[list[Product], list[Product]]
 class RowValues:
     """Collects the row values of one backward; equal ones are shared.
 
-    `definitions` are the row values that the adjoint names, `unsaved` what stands for accumulators that need not be
-    saved, `empty` the accumulator that is -inf exactly in rows without keys, `pair_names` the names of inner products.
+    `definitions` are the row values that the adjoint names and what is stored of a query, `unsaved` what stands for
+    accumulators that need not be saved, `empty` the accumulator that is -inf exactly in rows without keys, `pair_names`
+    the names of inner products.
     """
 
     accumulators: dict[str, Accumulator]
@@ -98,7 +99,7 @@ class RowValues:
 
     def _expanded(self, row: Product) -> list[Product]:
         """A row value as products of values that the backward reads, as far as sums can be multiplied out."""
-        value = _rewritten(cancelled(self._defined(row.build())), self._recover)
+        value = _rewritten(cancelled(self.defined(row.build())), self._recover)
         return [_cancelled_product(product) for product in multiplied_out(value)]
 
     def _inside(self, expr: Expr) -> Expr:
@@ -120,18 +121,18 @@ class RowValues:
 
     def store(self, expr: Expr) -> str:
         """The name of a stored row value."""
-        value = self._safe(fold(cancelled(_rewritten(cancelled(self._defined(expr)), self._recover))))
+        value = self._safe(fold(cancelled(_rewritten(cancelled(self.defined(expr)), self._recover))))
         for known in self.found:
             if known.expr == value:
                 return known.name
         self.found.append(Derived(f"r{len(self.found)}", "q", "H", value))
         return self.found[-1].name
 
-    def _defined(self, expr: Expr) -> Expr:
-        """With the definitions of named row values."""
-        if isinstance(expr, Lookup) and expr.tensor.startswith(ROW):
-            return self._defined(self.definitions[expr.tensor])
-        return map_children(expr, self._defined)
+    def defined(self, expr: Expr) -> Expr:
+        """With the definitions of named row values, and of the numbers that tokens of the query side store."""
+        if isinstance(expr, Lookup) and expr.tensor in self.definitions:
+            return self.defined(self.definitions[expr.tensor])
+        return map_children(expr, self.defined)
 
     def _recover(self, node: Expr) -> Expr | None:
         """Accumulators as tensors; g . a is found from g . out where the output is a times a row value."""

@@ -19,11 +19,12 @@ from attnc.ir.fold import fold
 from attnc.ir.plan import Accumulator
 from attnc.ir.traverse import children, substitute, transform, walk
 from attnc.ir.types import BOOL, INT, REAL
-from attnc.passes.accumulators import is_row
+from attnc.passes.accumulators import is_inner_product, is_row
 from attnc.passes.products import ratio, refs
 
 _POINTS = 8
 _CLOSE = 1e-9
+_BENT = frozenset(("relu", "abs", "max", "min", "where", "elu", "sign", "floor", "int"))
 
 
 def is_stabiliser(name: str, found: list[Accumulator], results: tuple[Expr, ...]) -> bool:
@@ -71,20 +72,33 @@ def _stays(result: Expr, new: dict[Expr, Expr]) -> bool:
     moving = frozenset(ref.name for ref in new if isinstance(ref, Ref))
     if not refs(result) & moving:
         return True
-    if is_row(result):
-        old: dict[Expr, Expr] = {Ref(name, REAL): Ref(f"{name}.old", REAL) for name in moving}
-        return _is_zero(sub(substitute(result, new), substitute(result, old)))
-    factor = _ratio(result, moving)
-    return factor is not None and _is_zero(sub(substitute(factor, new), real_const(1.0)))
+    factor = None if is_row(result) else _ratio(result, moving)
+    if factor is not None:
+        return _is_zero(sub(substitute(factor, new), real_const(1.0)))
+    old: dict[Expr, Expr] = {Ref(name, REAL): Ref(f"{name}.old", REAL) for name in moving}
+    change = sub(substitute(result, new), substitute(result, old))
+    return (is_row(result) or _is_smooth(result)) and _is_zero(change)
+
+
+def _is_smooth(expr: Expr) -> bool:
+    """Whether one formula holds everywhere, so that points tell about all pairs and not about one side of a bend."""
+    return not any(isinstance(node, Call) and (node.fn in _BENT or node.type == BOOL) for node in walk(expr))
 
 
 def _is_zero(expr: Expr) -> bool:
-    """Whether a row value is 0 at random points."""
+    """Whether a value is 0 at random points."""
+    expr = _without_products(expr)
     leaves: list[Expr] = [node for node in dict.fromkeys(walk(expr)) if not isinstance(node, Call | Const)]
     inner = {child for leaf in leaves for child in children(leaf)}
     leaves = [leaf for leaf in leaves if leaf not in inner]
     draw = random.Random(0)
     return all(_vanishes(expr, leaves, draw) for _ in range(_POINTS))
+
+
+def _without_products(expr: Expr) -> Expr:
+    """With a number in place of each inner product."""
+    products = [node for node in dict.fromkeys(walk(expr)) if is_inner_product(node)]
+    return substitute(expr, {node: Ref(f"product{n}", REAL) for n, node in enumerate(products)})
 
 
 def _vanishes(expr: Expr, leaves: list[Expr], draw: random.Random) -> bool:

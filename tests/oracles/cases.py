@@ -13,6 +13,7 @@ from tests.oracles.case import Case
 from tests.oracles.dense import Problem
 from tests.oracles.grid_cases import GRID_CASES
 from tests.oracles.pattern_cases import PATTERN_CASES, PATTERN_TENSORS
+from tests.oracles.score_cases import SCORE_CASES, SCORE_TENSORS
 
 
 def _document_ids(case: Case) -> Tensor:
@@ -28,6 +29,7 @@ TENSORS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
     "t5": lambda case: {"table": torch.randn(32, case.heads)},
     "softmax_sink": lambda case: {"sink": torch.randn(case.heads)},
     **PATTERN_TENSORS,
+    **SCORE_TENSORS,
 }
 
 
@@ -121,4 +123,4 @@ def _scores_and_normalizers() -> list[Case]:
 
 def cases() -> list[Case]:
     """At least one case for every file of stdlib/."""
-    return [*_masks(), *PATTERN_CASES, *GRID_CASES, *_scores_and_normalizers()]
+    return [*_masks(), *PATTERN_CASES, *GRID_CASES, *_scores_and_normalizers(), *SCORE_CASES]

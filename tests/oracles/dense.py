@@ -48,6 +48,24 @@ Logits = Callable[[Problem], Tensor]
 Weigh = Callable[[Tensor, Problem, int], tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of one head and the keys that it keeps, as rows of the tensors."""
+
+    b: int
+    h: int
+    row: int
+    keys: Tensor
+
+
+#: (logits of the kept keys, problem, row) -> weights, where these read more than logits
+WeighRow = Callable[[Tensor, Problem, Row], Tensor]
+#: (logits [B, H, N, M], kept pairs, problem) -> weights, where these read other rows
+WeighAll = Callable[[Tensor, Tensor, Problem], Tensor]
+#: (output, problem) -> output
+Finish = Callable[[Tensor, Problem], Tensor]
+
+
 def all_keys(_p: Problem, _b: int, _i: int, _j: int) -> bool:
     return True
 
@@ -67,6 +85,10 @@ class Mechanism:
     weigh: Weigh = softmax
     #: asked beside `keep`; both must hold
     keep_in_head: KeepInHead | None = None
+    #: one of these instead of `weigh`
+    weigh_row: WeighRow | None = None
+    weigh_all: WeighAll | None = None
+    finish: Finish | None = None
 
 
 def kept(mechanism: Mechanism, p: Problem) -> Tensor:
@@ -86,6 +108,9 @@ def kept(mechanism: Mechanism, p: Problem) -> Tensor:
 def attend(mechanism: Mechanism, p: Problem) -> tuple[Tensor, Tensor]:
     """The output [B, H, N, Dv] and the logarithm of the row sums [B, H, N]."""
     keep, logits = kept(mechanism, p), mechanism.logits(p)
+    if mechanism.weigh_all is not None:
+        weights = torch.where(keep, mechanism.weigh_all(logits, keep, p), 0.0)
+        return weights @ p.v.repeat_interleave(p.group, dim=1), p.v.new_zeros(p.q.shape[:3])
     outputs: list[Tensor] = []
     statistics: list[Tensor] = []
     for b in range(p.q.shape[0]):
@@ -97,8 +122,17 @@ def attend(mechanism: Mechanism, p: Problem) -> tuple[Tensor, Tensor]:
                     outputs.append(p.v.new_zeros(p.v.shape[-1]))
                     statistics.append(p.v.new_tensor(-torch.inf))
                     continue
-                weights, statistic = mechanism.weigh(logits[b, h, row, keys], p, h)
+                weights, statistic = _weights(mechanism, logits[b, h, row, keys], p, Row(b, h, row, keys))
                 outputs.append(weights @ values)
                 statistics.append(statistic)
     grid = p.q.shape[:3]
-    return torch.stack(outputs).reshape(*grid, -1), torch.stack(statistics).reshape(grid)
+    output = torch.stack(outputs).reshape(*grid, -1)
+    if mechanism.finish is not None:
+        output = mechanism.finish(output, p)
+    return output, torch.stack(statistics).reshape(grid)
+
+
+def _weights(mechanism: Mechanism, logits: Tensor, p: Problem, row: Row) -> tuple[Tensor, Tensor]:
+    if mechanism.weigh_row is None:
+        return mechanism.weigh(logits, p, row.h)
+    return mechanism.weigh_row(logits, p, row), logits.new_zeros(())

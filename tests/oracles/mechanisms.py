@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.oracles.dense import Mechanism, Problem, Weigh, scaled_dot
 from tests.oracles.grids import GRIDS
 from tests.oracles.patterns import PATTERNS
+from tests.oracles.scores import SCORES
 
 # ----------------------------------------------------------------------------------------- masks
 
@@ -170,6 +171,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "dilated_window": Mechanism(dilated_window),
     **PATTERNS,
     **GRIDS,
+    **SCORES,
     "alibi": Mechanism(causal, alibi),
     "relative_table": Mechanism(causal_if_asked, relative_table),
     "t5": Mechanism(causal_if_asked, t5),

@@ -1,4 +1,4 @@
-"""stdlib/: the back ends compute the masks of tests/oracles, and parameters out of range are diagnostics."""
+"""stdlib/: back ends compute what tests/oracles says, and parameters out of range are diagnostics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tests.oracles.grids import GRIDS
 from tests.oracles.mechanisms import MECHANISMS
 from tests.oracles.modules import standard
 from tests.oracles.patterns import PATTERNS
+from tests.oracles.scores import SCORES
 
-NAMES = sorted({*PATTERNS, *GRIDS} - {"neighborhood_1d", "neighborhood_2d", "neighborhood_3d"})
+NAMES = sorted({*PATTERNS, *GRIDS, *SCORES} - {"neighborhood_1d", "neighborhood_2d", "neighborhood_3d"})
 MASKS = [case for case in cases() if case.name in NAMES]
 FIRST = {case.name: case for case in reversed(MASKS)}
 
@@ -41,7 +42,7 @@ def assert_agree(case: Case, *backends: Literal["torch", "interpret", "cpp"]) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_mask_of_every_file_agrees(name: str) -> None:
+def test_a_case_of_every_file_agrees(name: str) -> None:
     assert_agree(FIRST[name], "torch", "interpret", "cpp")
 
 

@@ -87,7 +87,7 @@ def lowered(cascade: str) -> Cascade:
 
 def finished(sweeps: Sequence[Sweep], scores: Sequence[Any], values: Sequence[Any]) -> dict[Expr, Any]:
     """Every accumulator over all keys, reading finished values; a value vector has one feature."""
-    state: dict[Expr, Any] = {}
+    state: dict[Expr, Any] = {Size("M"): len(scores)}
     for acc in (acc for sweep in sweeps for acc in sweep.accumulators):
         parts = [value(acc.body, {**state, LOGIT: s}) for s in scores]
         if acc.weighted:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnc.diagnostics import SpecError
-from attnc.ir.expr import Expr, Index, Ref, Size, Value
+from attnc.ir.expr import Expr, Index, Ref, Size
 from attnc.ir.plan import Accumulator, Sweep
 from attnc.ir.printer import print_expr
 from attnc.ir.types import REAL
@@ -86,8 +86,10 @@ def test_sinks_take_one_sweep() -> None:
     assert len(lowered(body, sink=True).sweeps) == 1
 
 
-def test_a_score_that_reads_n_keys_counts_first() -> None:
-    cascade = lowered(SOFTMAX, "score dot(q, k) * log(1 + n_keys)")
+def test_a_score_that_reads_n_keys_counts_first_only_where_the_mask_has_no_closed_form() -> None:
+    score = "score dot(q, k) * log(1 + n_keys)"
+    assert len(lowered(SOFTMAX, f"mask j <= i; {score}").sweeps) == 1
+    cascade = lowered(SOFTMAX, f"mask seg[b, i] == seg[b, j]; {score}", "seg: int[B, M]")
     assert len(cascade.sweeps) == 2
     assert texts(cascade)[0] == ["a0 = sum 1.0"]
     assert "n_keys" not in print_expr(cascade.score)
@@ -138,8 +140,8 @@ def test_weights_of_several_terms_are_several_sums() -> None:
         ("w = exp(s)", set()),
         ("w = relu(s) ^ 2", set()),
         ("w = s", {"s"}),
-        ("w = elu(s) + 1", {"elu(s)", "1.0"}),
-        ("w = softplus(s) + 1", {"1.0"}),
+        ("w = elu(s) + 1", {"elu(s) + 1.0"}),
+        ("w = softplus(s) + 1", {"softplus(s) + 1.0"}),
         ("w = exp(s - 1) * s", {"exp(s - 1.0) * s"}),
         ("w = 1.0", {"1.0"}),
     ],
@@ -171,7 +173,7 @@ scores = st.lists(st.sampled_from([-7.0, -1.5, -0.25, 0.0, 0.5, 1.0, 3.0, 9.0]),
 
 def swept(sweeps: tuple[Sweep, ...], logits: list[Any], size: int) -> dict[Expr, Any]:
     """The accumulators as a kernel computes them: tiles of `size` keys, sums corrected whenever an extremum moves."""
-    state: dict[Expr, Any] = {Value("n_keys", REAL): len(logits)}
+    state: dict[Expr, Any] = {Size("M"): 6}
     for sweep in sweeps:
         state |= {
             acc.ref: {"sum": mpmath.mpf(0), "max": -mpmath.inf, "min": mpmath.inf}[acc.op] for acc in sweep.accumulators
@@ -186,7 +188,7 @@ def swept(sweeps: tuple[Sweep, ...], logits: list[Any], size: int) -> dict[Expr,
 
 def row(acc: Accumulator, n: int, logits: list[Any], state: dict[Expr, Any]) -> Any:
     """The body at key n = j; a value vector has the one feature n + 1."""
-    body = value(acc.body, {**state, LOGIT: logits[n], Index("i"): 4, Index("j"): n, Size("M"): 6})
+    body = value(acc.body, {**state, LOGIT: logits[n], Index("i"): 4, Index("j"): n})
     return body * (n + 1) if acc.weighted else body
 
 

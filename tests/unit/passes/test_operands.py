@@ -87,6 +87,6 @@ def test_lengths_are_those_of_the_mapped_vectors() -> None:
 )
 def test_what_has_no_kernel_says_so(score: str, title: str) -> None:
     with pytest.raises(SpecError) as found:
-        plan(f"score {score}", "r: real[H, 4, D]")
+        plan(f"mask drop[b, j]; score {score}", "r: real[H, 4, D], drop: bool[B, M]")
     assert [d.code for d in found.value.diagnostics] == ["E401"]
     assert title in found.value.diagnostics[0].title
