@@ -27,6 +27,7 @@ def native(name: str) -> str:
 def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     """Emit the module of a plan for one variant of calls. Raises NoCppError for what this back end has no code for."""
     own = any("h" in axes(clause) for part in plan.parts for clause in key_clauses(plan.mask_of(part)))
+    own = own or any(token.side == "k" and token.heads == "H" for token in plan.derived)
     built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
     lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]
     header = "".join(f"// {line}".rstrip() + "\n" for line in lines)
