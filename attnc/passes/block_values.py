@@ -190,10 +190,10 @@ class _Run:
 
     def _of_source(self, source: int) -> tuple[_Run, Array] | None:
         values = np.asarray(self.value(source))
-        if values.dtype != np.int64 or values.size < _MOST_VALUES:
+        if values.dtype != np.int64 or not values.size:
             return None
         low, high = int(values.min()), int(values.max())
-        if high - low >= _MOST_VALUES:
+        if high - low >= min(_MOST_VALUES, values.size):
             return None
         taken = np.zeros(high - low + 1, np.bool_)
         taken[values - low] = True

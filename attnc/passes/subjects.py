@@ -12,6 +12,7 @@ from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid, TensorParam
 from attnc.ir.traverse import map_children, transform, walk
 from attnc.ir.types import BOOL
+from attnc.passes.exact_reals import without_reals
 from attnc.passes.mask_atoms import everything
 from attnc.passes.positions import K_OFFSET, Q_OFFSET, grid_coordinate
 from attnc.passes.tile_lifts import without_lifts
@@ -40,7 +41,8 @@ class Subject:
         nodes = [*walk(module.mask)]
         asks = any(isinstance(node, Call) and node.fn == "in_grid" for node in nodes)
         beside = asks or not any(isinstance(node, GridCoord) for node in nodes)
-        return Subject(_without_grids(module, raw=False), _without_grids(module, raw=True), tensors, grids, beside)
+        mask, raw = (fold(without_reals(_without_grids(module, raw=raw), tensors)) for raw in (False, True))
+        return Subject(mask, raw, tensors, grids, beside)
 
 
 def _without_grids(module: AttentionModule, *, raw: bool) -> Expr:

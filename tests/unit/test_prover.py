@@ -44,6 +44,8 @@ TRUE = [
     ("equal(mask (i - j) & 7 == 0, mask (i - j) % 8 == 0)", "", ""),
     ("subset(mask flag and j <= i, mask j <= i or not flag)", "", "flag: bool"),
     ("disjoint(mask h % 2 == 0, mask h % 2 == 1)", "", ""),
+    ("subset(mask j <= real(i) * 0.5, mask j <= i)", "", ""),
+    ("equal(mask j < int(real(i) * 0.75 + 0.5), mask 4 * j < 3 * i - (3 * i + 2) % 4 + 2)", "", ""),
 ]
 FALSE = [
     ("causal(mask abs(i - j) <= 3)", "", ""),
@@ -70,6 +72,7 @@ FALSE = [
     ("subset(mask real(i) * t < j, mask i < 2 * j)", "", "t: real"),
     ("symmetric(mask i * i <= j)", "", ""),
     ("disjoint(mask flag, mask j <= i)", "", "flag: bool"),
+    ("subset(mask j <= i, mask j <= real(i) * 0.5)", "", ""),
 ]
 
 
@@ -190,6 +193,18 @@ def test_bad_input_is_an_error(statement: str, assume: tuple[str, ...], message:
     with pytest.raises((attnc.SpecError, attnc.CallError)) as found:
         prove(statement, assume=assume)
     assert message in str(found.value)
+
+
+def test_tables_of_reals_with_few_digits_are_known() -> None:
+    spans = {"alpha": [64, 128], "beta": [0.5, 0.0]}
+    wider = "mask j < 64 or i // 64 - j // 64 < max(2, M // 128 + 1)"
+    assert prove(f"subset(std:moa(block=64), {wider})", tensors=spans).verdict == "proved"
+    assert prove(f"subset({wider}, std:moa(block=64))", tensors=spans).verdict == "refuted"
+    assert prove("subset(std:sliding_window(size=64), std:moa(defaults))", tensors=spans).verdict == "proved"
+    assert prove("nonempty_rows(std:moa)", tensors=spans).verdict == "proved"
+    # 0.1 has no finite number of binary digits: what a product with it is rounded to is not known
+    tenths = {"alpha": [64], "beta": [0.1]}
+    assert prove(f"subset(std:moa(block=64), {wider})", tensors=tenths).verdict != "proved"
 
 
 def test_one_name_of_two_kinds_is_an_error(tmp_path: Path) -> None:
