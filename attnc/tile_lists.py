@@ -231,7 +231,7 @@ class _Pairs:
 
 
 def _of_pairs(node: Expr, place: _Place) -> _Pairs | None:
-    """A look-up of consecutive rows and columns, one of each per position; None for any other."""
+    """A look-up at a row that the query tells and a column that the key tells; None for any other."""
     if not isinstance(node, Lookup) or node.type not in (BOOL, INT) or len(node.indices) < 2:
         return None
     *before, row, column = node.indices
@@ -240,12 +240,17 @@ def _of_pairs(node: Expr, place: _Place) -> _Pairs | None:
         return None
     env, shape = place.env(), place.shape
     table = place.call.tensors[node.tensor]
-    first = _run(evaluate(row, env), table.shape[-2]), _run(evaluate(column, env), table.shape[-1])
-    if first[0] is None or first[1] is None:
-        return None
-    window = table[..., first[0] : first[0] + shape.queries, first[1] : first[1] + shape.keys]
+    places = evaluate(row, env).reshape(-1), evaluate(column, env).reshape(-1)
+    if (len(places[0]), len(places[1])) != (shape.queries, shape.keys) or 0 in table.shape:
+        return None  # differs by batch or head
+    first = _run(places[0], table.shape[-2]), _run(places[1], table.shape[-1])
     chosen = [int_list(place.grouped(_aligned(evaluate(index, env)))) for index in before]
-    bounds = [_tiled(window[tuple(index[group] for index in chosen)], shape.tile) for group in range(shape.groups)]
+    tables = [table[tuple(index[group] for index in chosen)] for group in range(shape.groups)]
+    if first[0] is None or first[1] is None:
+        bounds = [_between(each, places, shape.tile) for each in tables]
+    else:
+        rows, columns = slice(first[0], first[0] + shape.queries), slice(first[1], first[1] + shape.keys)
+        bounds = [_tiled(each[rows, columns], shape.tile) for each in tables]
     low, high = (torch.stack(side) for side in zip(*bounds, strict=True))
     return _Pairs([_numbers(low, high)])
 
@@ -256,6 +261,26 @@ def _run(index: Tensor, length: int) -> int | None:
     first = int(rows[0])
     consecutive = bool((rows == torch.arange(first, first + len(rows), device=rows.device)).all())
     return first if consecutive and first >= 0 and first + len(rows) <= length else None
+
+
+def _between(table: Tensor, places: tuple[Tensor, Tensor], tile: Tile) -> tuple[Tensor, Tensor]:
+    """The least and the greatest entry between the first and the last row and column that a tile reads."""
+    low = high = (table.to(torch.uint8) if table.dtype == torch.bool else table.to(torch.int64)).cpu().numpy()
+    for axis, (index, size) in enumerate(zip(places, (tile.rows, tile.keys), strict=True)):
+        inside = index.clamp(0, table.shape[axis] - 1).reshape(-1, 1)
+        first, last = (
+            bound.reshape(-1).cpu().numpy()
+            for bound in (_blocks(inside, size).amin(-1), _blocks(inside, size).amax(-1))
+        )
+        low, high = _reduced(np.minimum, low, axis, first, last), _reduced(np.maximum, high, axis, first, last)
+    return torch.as_tensor(low), torch.as_tensor(high)
+
+
+def _reduced(function: Any, table: Any, axis: int, first: Any, last: Any) -> Any:
+    """Rows `first` to `last` of an axis as one."""
+    ends = np.stack((first, last + 1), axis=1).reshape(-1)
+    longer = np.concatenate((table, table.take([-1], axis)), axis)  # an end may lie behind the last row
+    return function.reduceat(longer, ends, axis=axis).take(range(0, len(ends), 2), axis)
 
 
 def _tiled(pairs: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,10 @@ def _lowered(node: Expr, given: tuple[tuple[Expr, Expr], ...]) -> Expr:
     if not isinstance(node, Lift):
         return node
     if node.op == "density":
-        help_ = "compare it with 0 or 1, which is `any` and `all`; other densities depend on how ragged blocks are"
+        help_ = (
+            "compare it with 0 or 1, which is `any` and `all`, or compute it before and pass what it says of blocks: "
+            "a tensor `dense: bool[(N + 63) // 64, (M + 63) // 64]`, looked up as `dense[i // 64, j // 64]`"
+        )
         fail(NotLowerable("a density of blocks", node.span, help_))
     return _on_blocks(node, given)
 

@@ -42,7 +42,7 @@ def _listed(part: Part, mask: Expr, why: str) -> Part:
     listing = Listing("b" in read, "h" if "h" in read else "hk" if "hk" in read else "")
     pieces = {visit.kind: visit.pieces for visit in part.visits}
     visits = (Visit("full", pieces.get("full", ())), Visit("partial", pieces.get("partial", ())))
-    why = f"{why}; at most {part.why}"
+    why = f"{why}; without the list: {part.why}"
     return replace(part, visits=visits, listing=listing, exact=False, why=why, first_live=False, covers=False)
 
 

@@ -25,7 +25,8 @@ from attnc.reference import reference
 from attnc.tile_lists import list_tiles
 
 HEADER = (
-    "attention a(seg: int[B, N], ids: int[B, M], keep: bool[B, M], pair: bool[B, N, M], low: int[H], kv: int[Hk, M])"
+    "attention a(seg: int[B, N], ids: int[B, M], keep: bool[B, M], pair: bool[B, N, M], low: int[H], kv: int[Hk, M], "
+    "block: int[H, 9, 7])"
 )
 CLAUSES = (
     "seg[b, i] == ids[b, j]",
@@ -40,6 +41,8 @@ CLAUSES = (
     "j <= i",
     "low[h] > 0",
     "ids[b, i // 8] == j // 16",
+    "block[h, i // 16, j // 16] > 1",
+    "block[h, (i + 3) // 5, 6 - j // 32] == 1",
 )
 
 
@@ -84,6 +87,7 @@ def calls(draw: st.DrawFn) -> Drawn:
         .repeat_interleave(16, 2)[:, :n, :m],
         "low": random(4) * 20 - 30,
         "kv": random(2, m).sort(dim=1).values,
+        "block": random(4, 9, 7),
     }
     return Drawn(module, (batch, n, m), offsets, tensors)
 
@@ -155,6 +159,18 @@ def test_sorted_ids_visit_no_other_document() -> None:
     assert (np.diff(found.packed()[: 4 * 188].reshape(-1, 4)[:, 3]) <= 0).all()  # the most work first
 
 
+def test_a_table_of_blocks_visits_the_blocks_that_it_keeps() -> None:
+    text = "attention a(dense: bool[(N + 15) // 16, (M + 15) // 16]) { mask dense[i // 16, j // 16] }"
+    module = compile_module(None, source=text, params={})
+    kept = torch.rand(20, 20, generator=torch.Generator().manual_seed(0)) < 0.2
+    q = torch.zeros(1, 1, 320, 4)
+    call = check_call(module, RawCall(q, q, q, 0, 0, None, None, False, "basic", {"dense": kept}))
+    plan = plan_of(module, Tile(16, 16))
+    found = list_tiles(plan, plan.parts[0], call)
+    assert found is not None
+    assert int(found.live.sum()) == int(found.full.sum()) == int(kept.sum())
+
+
 def test_a_list_that_would_be_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attnc.passes.tile_lists.MAX_ENTRIES", 20)
     op = attnc.compile("std:document", backend="torch", tile=(16, 16))
@@ -167,7 +183,13 @@ def test_a_list_that_would_be_too_long_is_not_made(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("backend", ["torch", "interpret"])
 @pytest.mark.parametrize(
-    "clauses", ["keep[b, j] and seg[b, i] == ids[b, j]", "kv[hk, j] <= 1 or pair[b, i, j]", CLAUSES[5]]
+    "clauses",
+    [
+        "block[h, i // 16, j // 16] > 1 and j <= i + 30",
+        "keep[b, j] and seg[b, i] == ids[b, j]",
+        "kv[hk, j] <= 1 or pair[b, i, j]",
+        CLAUSES[5],
+    ],
 )
 def test_back_ends_compute_listed_tiles(backend: Any, clauses: str) -> None:
     op = attnc.compile(source=f"{HEADER} {{\nmask {clauses}\naux lse\n}}", backend=backend, tile=(16, 16))
@@ -179,6 +201,7 @@ def test_back_ends_compute_listed_tiles(backend: Any, clauses: str) -> None:
         "pair": torch.rand(2, 90, 75, generator=generator) > 0.98,
         "low": torch.tensor([-100, -40, 0, 9]),
         "kv": torch.randint(0, 3, (2, 75), generator=generator).sort(dim=1).values,
+        "block": torch.randint(0, 3, (4, 9, 7), generator=generator),
     }
     q = torch.randn(2, 4, 90, 16, generator=generator)
     k, v = (torch.randn(2, 2, 75, 16, generator=generator) for _ in range(2))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from attnc.diagnostics import CallError, SpecError
 from attnc.prover import prove
 
 N2 = "frames=3, height=4, width=5, window_t=3, window_y=3, window_x=3, defaults"
+MANUAL = Path(__file__).parents[2] / "docs" / "prove.md"
 #: Statement, assumptions, declared parameters.
 TRUE = [
     ("causal(std:causal)", "", ""),
@@ -92,6 +94,25 @@ def test_false_statements_are_refuted(statement: str, assume: str, declare: str)
 
 def test_the_table_has_twenty_of_each() -> None:
     assert min(len(TRUE), len(FALSE)) >= 20
+
+
+def test_the_table_of_the_manual_is_that_of_the_tests(golden: Any) -> None:
+    """All that is in it is proved or refuted above."""
+    lines = ["These are proved:", "", *_rows(TRUE), "", "These are refuted, by a call in numbers:", "", *_rows(FALSE)]
+    text = MANUAL.read_text(encoding="utf-8")
+    before, rest = text.split("<!-- statements -->")
+    _, after = rest.split("<!-- end of statements -->")
+    shown = "\n".join(lines)
+    golden(MANUAL, f"{before}<!-- statements -->\n{shown}\n<!-- end of statements -->{after}")
+
+
+def _rows(statements: list[tuple[str, str, str]]) -> list[str]:
+    rows = [f"| `{text}` | {_code(declare)} | {_code(assume)} |" for text, assume, declare in statements]
+    return ["| statement | declared | assumed besides |", "|---|---|---|", *rows]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
 def test_what_cannot_be_decided_is_named() -> None:

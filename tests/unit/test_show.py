@@ -417,6 +417,7 @@ MANUAL = {
     "neighborhood_2d.svg": lambda: show(
         "std:neighborhood_2d", params={"height": 32, "width": 48, "window_y": 9, "window_x": 13}
     ),
+    "radial.svg": lambda: show("std:radial", 12 * 960, params={"frames": 12, "per_frame": 960}),
 }
 
 
