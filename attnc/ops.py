@@ -20,6 +20,8 @@ from attnc.diagnostics import CallError
 from attnc.executor import Backend, Executor
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
+from attnc.passes.columns import reads_columns
+from attnc.stages import Stages
 from attnc.tables import Constants, tables_of
 from attnc.torch_op import register
 
@@ -102,6 +104,7 @@ class Op:
         self._tensors = dict(tensors or {})
         self._constants = Constants(module)
         self._executor, self._ops = register(Executor(module, backend, tile, key))
+        self._stages = Stages(module, lambda part: Op(part, backend, tile)) if reads_columns(module) else None
 
     def __repr__(self) -> str:
         return f"<attnc op {self.module.name}, backend {self.backend}>"
@@ -145,7 +148,12 @@ class Op:
         return {**self._tensors, **given, **self._constants.on(getattr(q, "device", None))}
 
     def _dispatch(self, call: RawCall) -> Any:
-        """Through torch's dispatcher; recorded where somebody may ask for gradients (a dual tensor does not say so)."""
+        """Through torch's dispatcher; recorded where somebody may ask for gradients (a dual tensor does not say so).
+
+        Stage by stage where columns have statistics.
+        """
+        if self._stages is not None:
+            return self._stages.run(call)
         args = self._ops.signature.flatten(_cast(call))
         names: list[str] = []
         if torch.is_grad_enabled():
@@ -210,12 +218,14 @@ class Op:
 
         Ops of the same content, back end and tile are one: the last call may have been another one's.
         """
+        if self._stages is not None:
+            return self._stages.rows.plan
         return self._executor.plan(self._executor.planned)
 
     @property
     def source(self) -> str:
         """The Triton or C++ text of the last call that ran one (before any: for 16-bit inputs, head dimension 64)."""
-        return self._executor.source()
+        return self._executor.source() if self._stages is None else self._stages.rows.source
 
     def explain(
         self,
@@ -234,6 +244,8 @@ class Op:
         from attnc.ir.dependence import is_aligned
 
         n = usual_size(self.module) if n is None else n
+        if self._stages is not None:
+            return self._stages.explain(n, n if m is None else m, target=target, params=params)
         keys = n if m is None else m
         planned = self._executor.planned
         options = PlanOptions(

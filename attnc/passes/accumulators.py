@@ -53,7 +53,7 @@ class Lowering:
         if not isinstance(expr, Reduce) or expr.axis == "d":
             return map_children(expr, self.rows)
         if expr.axis == "i":
-            fail(NotLowerable("a statistic over the queries, `[i]`,", expr.span, "reduce over the keys, `[j]`"))
+            fail(NotLowerable("a statistic over the queries, `[i]`,", expr.span, "call its op, which runs two"))
         if expr.group is not None:
             fail(NotLowerable("a reduction inside groups of keys", expr.span, "reduce over all keys, `[j]`"))
         return self._reduce(expr, self.rows(expr.body))

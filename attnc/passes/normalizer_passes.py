@@ -32,7 +32,7 @@ from attnc.passes.adjoint import Adjoint, derive_adjoint
 from attnc.passes.errors import NotLowerable, TooLarge, fail
 from attnc.passes.key_counts import count_keys
 
-__all__ = ["LOGIT", "Cascade", "is_empty", "lower_cascade"]
+__all__ = ["LOGIT", "Cascade", "inlined", "is_empty", "lower_cascade"]
 
 _MAX_NODES = 4000
 
@@ -64,9 +64,9 @@ def lower_cascade(module: AttentionModule, score: Expr, value_dim: int, *, gradi
     lowering = Lowering(value_dim, score_sweep=1 if counts_first else 0, count=count)
     score, maps = lowering.rows(score), lowering.rows(module.output)
     bindings = {binding.name: binding.expr for binding in module.cascade}
-    weight = lowering.rows(_inline(bindings["w"], bindings))
+    weight = lowering.rows(inlined(bindings["w"], bindings))
     output = lowering.sum(weight, weighted=True)
-    aux = tuple(replace(b, expr=lowering.rows(_inline(b.expr, bindings))) for b in module.aux)
+    aux = tuple(replace(b, expr=lowering.rows(inlined(b.expr, bindings))) for b in module.aux)
     for binding in aux:
         if not is_row(binding.expr):
             fail(NotLowerable(f"statistic `{binding.name}` of a single key", binding.span, "reduce it over the keys"))
@@ -86,7 +86,7 @@ def _counts(node: Expr) -> bool:
     return node == N_KEYS or (isinstance(node, Reduce) and (node.op, node.axis, node.group) == ("mean", "j", None))
 
 
-def _inline(expr: Expr, bindings: dict[str, Expr]) -> Expr:
+def inlined(expr: Expr, bindings: dict[str, Expr]) -> Expr:
     """The expression with every cascade binding replaced by its definition."""
     done: dict[str, Expr] = {}
     sizes: dict[str, int] = {}

@@ -80,4 +80,8 @@ SCORE_CASES = (
     Case("reattention", {"size": 4}),
     Case("reattention", {"size": 3}, n=17, m=9, q_offset=2),  # rows without keys at the end
     *_both("additive"),
+    *_both("reversed"),
+    Case("reversed", {"causal": True}, n=5, m=12, q_offset=3, k_offset=(0, 4)),  # keys that no query sees
+    Case("flow"),
+    Case("flow", n=7, m=12, heads=4, key_heads=2, dv=5),
 )

@@ -1,7 +1,7 @@
 """More scores, normalizers and feature maps of stdlib/ from the formulas of their papers; nothing of attnc.
 
 Sources: SSMax, SSA, FoX, URPE, Parallax, linear attention (fla), Based, cosFormer, Hedgehog, Performer, MALA,
-Differential Transformer, Re-ttention, Bahdanau.
+Differential Transformer, Re-ttention, Bahdanau, DependencyViT, Flowformer.
 """
 
 from __future__ import annotations
@@ -217,6 +217,26 @@ def completed(o: Tensor, p: Problem) -> Tensor:
     return _given(p, "rho")[..., None] * o + _given(p, "rest")
 
 
+# ---------------------------------------------------------------------- statistics over the queries
+
+
+def reversed_(s: Tensor, keep: Tensor, _p: Problem) -> Tensor:
+    return torch.softmax(s.masked_fill(~keep, -torch.inf), dim=-2)
+
+
+def flow(_s: Tensor, _keep: Tensor, p: Problem) -> Tensor:
+    """As Flow_Attention.py without a mask, token by token; the weights instead of the two products."""
+    eps, q, k = 1e-6, torch.sigmoid(p.q), torch.sigmoid(_heads(p.k, p))
+    queries, keys = q.shape[2], k.shape[2]
+    sink = 1 / ((q + eps) * (k.sum(2, keepdim=True) + eps)).sum(-1)
+    source = 1 / ((k + eps) * (q.sum(2, keepdim=True) + eps)).sum(-1)
+    into = ((q + eps) * ((k * source[..., None]).sum(2, keepdim=True) + eps)).sum(-1)
+    out_of = ((k + eps) * ((q * sink[..., None]).sum(2, keepdim=True) + eps)).sum(-1).clamp(-1, 1)
+    allocation = torch.sigmoid(into * queries / keys)
+    competition = torch.softmax(out_of, -1) * keys
+    return (allocation * sink)[..., None] * (q @ k.mT) * competition[..., None, :]
+
+
 SCORES: dict[str, Mechanism] = {
     "ssmax": Mechanism(_causal_if_asked, ssmax),
     "selective_temperature": Mechanism(_causal_if_asked, selective_temperature),
@@ -234,5 +254,7 @@ SCORES: dict[str, Mechanism] = {
     "performer": Mechanism(_causal_if_asked, performer_products, weigh_row=performer),
     "mala": Mechanism(all_keys, mala_products, weigh_row=mala),
     "differential": Mechanism(_causal_if_asked, weigh_row=differential, finish=normed),
+    "reversed": Mechanism(_causal_if_asked, weigh_all=reversed_),
+    "flow": Mechanism(weigh_all=flow),
     "reattention": Mechanism(near, weigh=softmax, finish=completed),
 }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import attnc
 from attnc.ir.module import AttentionModule
 from attnc.passes.pipeline import PlanOptions, lower_module
 from tests.oracles.modules import module_of, standard
@@ -43,3 +44,10 @@ def test_renamed_and_rewritten_copies(name: str, data: st.DataObject) -> None:
 def test_random_cascades(cascade: Built) -> None:
     module = module_of(f"normalizer n {{ {cascade.text} }}\nattention a {{ mask j <= i; normalizer n }}")
     assert sweeps(module) == cascade.sweeps
+
+
+@pytest.mark.parametrize(("name", "expected"), [("reversed", 2), ("flow", 3)])
+def test_statistics_over_the_queries_are_sweeps_of_their_own(name: str, expected: int) -> None:
+    found = attnc.compile(f"std:{name}", backend="torch").explain(64).sweeps
+    assert len(found) == expected
+    assert found[-2].startswith("over the queries of each key: ")
