@@ -32,6 +32,9 @@ _UNIT = 60
 _SHARED = 4
 #: Segments of keys per thread, where there are fewer units than that: they even out what threads are held up by.
 _PER_THREAD = 4
+#: Strands per thread, of all heads together, and how many of them run side by side at most.
+_STRANDS = 2
+_AT_ONCE = 4
 #: Key tiles that a segment has at least, where keys are packed and where they are not.
 _SEGMENT = 16
 _SEGMENT_OF_FEW = 4
@@ -44,13 +47,15 @@ FEWEST_KEYS = 256
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How the kernel of a call works: `query_heads` as it says of itself, whether it may split keys, whether it reads
-    them where they lie, and its threads.
+    them where they lie, its threads, and whether it has sums over queries and sums into tables.
     """
 
     query_heads: bool
     splits: bool
     few: bool
     threads: int
+    columns: bool = False
+    tables: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,13 @@ def few_rows(plan: KernelPlan, call: CallInputs) -> int:
         return 0
     rows = call.q.shape[2] * (call.q.shape[1] // max(call.k.shape[1], 1))
     beside = all(x.stride(3) == 1 or x.shape[3] == 1 for x in (call.k, call.v))
-    if not 0 < rows <= FEW_ROWS or not beside or plan.pair_dots or any(part.axes for part in plan.parts):
+    if (
+        not 0 < rows <= FEW_ROWS
+        or not beside
+        or plan.pair_dots
+        or plan.columns
+        or any(part.axes for part in plan.parts)
+    ):
         return 0
     return min(1 << (rows - 1).bit_length(), AT_ONCE)
 
@@ -169,6 +180,9 @@ def _finished(sequences: _Sequences, tiles: _Tiles, call: CallInputs, manner: Ma
     together = sequences.groups * heads
     together = min(together, manner.threads) if shared else together
     items, unit_states, segment = _items(counts, together * packs, manner)
+    strands, heads_at_once = _strands(sequences.groups * heads, len(tiles.rows), manner) if manner.columns else (1, 1)
+    if manner.columns:
+        items[:, 1] = _dealt(len(items), strands)
     starts = np.tile(tiles.col_start, sequences.groups)[: len(sequences.rows)]
     seqs = np.concatenate((sequences.rows, starts[:, None]), axis=1)
     return Work(
@@ -188,6 +202,8 @@ def _finished(sequences: _Sequences, tiles: _Tiles, call: CallInputs, manner: Ma
         segment,
         shared,
         manner.threads,
+        strands,
+        heads_at_once,
     )
 
 
@@ -209,6 +225,19 @@ def _items(counts: Ints, together: int, manner: Manner) -> tuple[Ints, Ints, int
     split = np.where(segments > 1, segments, 0)
     first = np.cumsum(split) - split
     return np.stack((units, number), 1), np.stack((first, segments), 1), segment
+
+
+def _strands(heads: int, units: int, manner: Manner) -> tuple[int, int]:
+    """Strands of a head, and heads that run side by side: enough for all threads, with memory for that many."""
+    strands = min(max(-(-_STRANDS * manner.threads // heads), 1), max(units, 1)) if manner.threads > 1 else 1
+    most = manner.threads if manner.tables else _AT_ONCE * manner.threads
+    return strands, max(-(-most // strands), 1)
+
+
+def _dealt(units: int, strands: int) -> Ints:
+    """A strand for each of the units, which are in the order of decreasing work: to and fro, to even it out."""
+    turn = np.arange(units) % (2 * strands)
+    return np.minimum(turn, 2 * strands - 1 - turn)
 
 
 def _columns(ms: Ints) -> tuple[Ints, Ints, Ints]:

@@ -61,7 +61,8 @@ class Env:
     `values`: the predefined values, among them "q_offset" and "k_offset", in the layout above.
     `dims`: the declared dimensions of each tensor. `relative`: indices of look-ups are already rows
     of the tensor (a plan), not positions (a typed module). `reduce` evaluates reductions over i and j;
-    those over features need no help.
+    those over features need no help. `whole`: indices that run through all there are, b, h or hk, r and c along the
+    dimensions 0, 1, 2 and 3, so that a look-up by them is the tensor itself.
     """
 
     indices: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -77,6 +78,7 @@ class Env:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     relative: bool = False
     reduce: Callable[[Reduce, Env], Tensor] = _no_reduction
+    whole: frozenset[str] = frozenset()
 
 
 def evaluate(expr: Expr, env: Env) -> Tensor:
@@ -154,15 +156,42 @@ def _in_grid_call(call: Call, env: Env) -> Tensor:
 
 def _lookup(node: Lookup, env: Env) -> Tensor:
     tensor = env.tensors[node.tensor]
+    if _is_whole(node, env):
+        return _converted(_laid_out(tensor, node), env)
     rows = [_row(node, n, index, env) for n, index in enumerate(node.indices)]
     if rows and 0 in tensor.shape[: len(rows)]:
         found = tensor.new_zeros((*broadcast(*rows)[0].shape, *tensor.shape[len(rows) :]))
     else:
         clamped = [row.clamp(0, size - 1) for row, size in zip(rows, tensor.shape, strict=False)]
         found = tensor[broadcast(*clamped)] if clamped else tensor
+    return _converted(found, env)
+
+
+def _converted(found: Tensor, env: Env) -> Tensor:
     if found.is_floating_point():
         return found.to(env.dtype)
     return found if found.dtype == torch.bool else found.to(torch.int64)
+
+
+_AXES = {"b": 0, "h": 1, "hk": 1, "r": 2, "c": 3}
+
+
+def _is_whole(node: Lookup, env: Env) -> bool:
+    """Whether a look-up reads all of its tensor, in the order of the dimensions."""
+    names = [index.name for index in node.indices if isinstance(index, Index)]
+    if len(names) < len(node.indices) or not env.whole.issuperset(names):
+        return False
+    axes = [_AXES[name] for name in names]
+    sizes = [env.indices[name].numel() for name in names]
+    return axes == sorted(set(axes)) and sizes == list(env.tensors[node.tensor].shape[: len(sizes)])
+
+
+def _laid_out(tensor: Tensor, node: Lookup) -> Tensor:
+    shape = [1, 1, 1, 1]
+    for size, index in zip(tensor.shape, node.indices, strict=False):
+        assert isinstance(index, Index)
+        shape[_AXES[index.name]] = size
+    return tensor.reshape(*shape, *tensor.shape[len(node.indices) :])
 
 
 def _row(node: Lookup, dim: int, index: Expr, env: Env) -> Tensor:

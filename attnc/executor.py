@@ -132,9 +132,16 @@ class Executor:
         runner = self._cpp_runner(options, self._cpp_variant(options, call))
         self._ran = runner.module.source
         module = runner.module
-        manner = Manner(module.query_heads, splits(plan), module.variant.few > 0, torch.get_num_threads())
+        manner = Manner(
+            module.query_heads,
+            splits(plan),
+            module.variant.few > 0,
+            torch.get_num_threads(),
+            columns=bool(plan.columns),
+            tables=bool(plan.scatters),
+        )
         works = self._works(options, call, tables, manner)
-        return runner.run(call, derived_tokens(plan, call), works)
+        return runner.run(call, derived_tokens(plan, call, torch.float32), works)
 
     def _works(
         self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...], manner: Manner

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
-from attnc.codegen.states import STATE
+from attnc.codegen.states import STATE, column_key, scatter_key, state_key
 from attnc.eager import Env, evaluate
-from attnc.ir.backward import BackwardPlan, LookupGradient, Source
+from attnc.ir.backward import BackwardPlan, LookupGradient, Source, Step
 from attnc.ir.expr import Expr
 from attnc.passes.derive_backward import VALUES
 from attnc.passes.row_values import OUTPUT, SAVED
 from attnc.passes.transpose import GROUP
-from attnc.torch_tokens import add_at, compute_dtype, derived_tokens, environment, everywhere, token_values
+from attnc.torch_tokens import add_at, compute_dtype, derived_tokens, environment, everywhere, reading, token_values
 
-#: Runs one of the plans and returns what it leaves: derived values of "rows" by name, accumulators by `state_key`.
-RunPlan = Callable[[Source, CallInputs], Mapping[str, Tensor]]
+#: Runs one of the plans and returns what it leaves: derived values of "rows" by name, sums by their keys.
+RunPlan = Callable[[Step, CallInputs], Mapping[str, Tensor]]
 _OUT = "d:out"
 
 
@@ -39,13 +40,14 @@ class Seeds:
 
 @dataclass(slots=True)
 class Backward:
-    """One backward of one call."""
+    """One backward of one call; `joint`: both sides in one pass over the pairs."""
 
     plan: BackwardPlan
     call: CallInputs
     seeds: Seeds
     wanted: frozenset[str]
     execute: RunPlan
+    joint: bool = False
 
     def run(self) -> dict[str, Tensor]:
         """Gradients of the `wanted` among q, k, v and the tensors, in their dtypes."""
@@ -53,19 +55,32 @@ class Backward:
         call = self._before_maps(self._given(), found)
         stored = dict(self.execute("rows", call))
         call = replace(call, tensors={**call.tensors, **stored})
-        left: dict[str, Mapping[str, Tensor]] = {"rows": stored}
-        if self.plan.query is not None:
-            left["query"] = self.execute("query", call)
-        if self.plan.keys is not None:
-            left["keys"] = self.execute("keys", self._exchanged(call))
+        left: dict[Source, Mapping[str, Tensor]] = self._jointly(call) if self.joint else self._by_sides(call)
+        left["rows"] = stored
         self._of_tokens(left, found)
         for lookup in self.plan.lookups:
             value = left[lookup.source][_key(lookup.source, lookup.name)] * self._number(lookup.factor)
             self._look_up(lookup, value, found)
         for scatter in self.plan.query.scatters if self.plan.query is not None else ():
-            _add(found, scatter.target.tensor, left["query"][scatter.name])
+            if scatter.target.tensor in self.wanted:
+                _add(found, scatter.target.tensor, left["query"][scatter_key(scatter)])
         self._through_maps(found)
         return {name: self._finished(name, found) for name in self.wanted}
+
+    def _jointly(self, call: CallInputs) -> dict[Source, Mapping[str, Tensor]]:
+        found = self.execute("joint", call)
+        assert self.plan.keys is not None
+        pairs = zip(self.plan.keys.accumulators, self.plan.joint.columns, strict=True)
+        columns = {state_key(acc): found[column_key(column)] for acc, column in pairs}
+        return {"query": found, "keys": columns}
+
+    def _by_sides(self, call: CallInputs) -> dict[Source, Mapping[str, Tensor]]:
+        left: dict[Source, Mapping[str, Tensor]] = {}
+        if self.plan.query is not None:
+            left["query"] = self.execute("query", call)
+        if self.plan.keys is not None:
+            left["keys"] = self.execute("keys", self._exchanged(call))
+        return left
 
     # -- what the plans read -----------------------------------------------------------------------------------------
 
@@ -83,7 +98,7 @@ class Backward:
         """With the gradient of the row before the output maps; what the maps read gets its own."""
         if self.plan.core is None:
             return call
-        env = everywhere(self.plan.rows, self.call, compute_dtype(self.call))
+        env = everywhere(self.plan.rows, reading(self.call, [self.plan.core]), compute_dtype(self.call))
         refs = {name: saved.to(env.dtype).unsqueeze(3) for name, saved in self.seeds.saved.items()}
         core = evaluate(self.plan.core, replace(env, refs=refs)).detach().requires_grad_()
         with torch.enable_grad():
@@ -94,13 +109,11 @@ class Backward:
             out = evaluate(self.plan.maps, replace(env, refs=refs, tensors=tensors, values=values))
             shape = (*self.call.q.shape[:3], out.shape[-1])
             seed = self.seeds.gradient.to(out.dtype)
-            passed = torch.autograd.grad(
-                out.expand(*shape[:3], 1, shape[3]).squeeze(3), [core, *leaves.values()], seed, allow_unused=True
-            )
-        for name, gradient in zip(leaves, passed[1:], strict=True):
-            if gradient is not None:  # pyright: ignore[reportUnnecessaryComparison]  # what allow_unused means
-                _add(found, name, gradient)
-        of_core = torch.zeros_like(core) if passed[0] is None else passed[0]  # pyright: ignore[reportUnnecessaryComparison]
+            out = out.expand(*shape[:3], 1, shape[3]).squeeze(3)
+            passed = _differentiated((out,), {"o": core, **leaves}, (seed,))
+        of_core = passed.pop("o", torch.zeros_like(core))
+        for name, gradient in passed.items():
+            _add(found, name, gradient)
         shape = (*self.call.q.shape[:3], 1, core.shape[-1])
         return replace(
             call, tensors={**call.tensors, _OUT: of_core.expand(shape).squeeze(3).to(self.seeds.gradient.dtype)}
@@ -143,7 +156,7 @@ class Backward:
 
     # -- where results go --------------------------------------------------------------------------------------------
 
-    def _of_tokens(self, left: Mapping[str, Mapping[str, Tensor]], found: dict[str, Tensor]) -> None:
+    def _of_tokens(self, left: Mapping[Source, Mapping[str, Tensor]], found: dict[str, Tensor]) -> None:
         heads = {"q": "H", "k": "Hk", "v": "Hk", **{d.name: d.heads for d in self.plan.rows.derived}}
         for token in self.plan.tokens:
             gradient = left[token.source][_key(token.source, token.name)] * self._number(token.factor)
@@ -151,7 +164,7 @@ class Backward:
 
     def _number(self, factor: Expr) -> float:
         """A number that is the same for all tokens."""
-        return float(evaluate(factor, environment(self.plan.rows, self.call, torch.float64)))
+        return float(evaluate(factor, environment(self.plan.rows, reading(self.call, [factor]), torch.float64)))
 
     def _per_key_head(self, gradient: Tensor) -> Tensor:
         """Summed over the query heads of each key head."""
@@ -172,12 +185,12 @@ class Backward:
             return
         into = torch.zeros_like(self.call.tensors[name], dtype=value.dtype)
         body = value.unsqueeze(2) if lookup.source == "keys" else value.unsqueeze(3)
-        add_at(into, lookup.target.indices, body, self._positions())
+        add_at(into, lookup.target.indices, body, self._positions(lookup.target.indices))
         _add(found, name, into)
 
-    def _positions(self) -> Env:
-        """All stored rows of both sides. Positions of packed documents start anew with each."""
-        env = everywhere(self.plan.rows, self.call, torch.float32)
+    def _positions(self, indices: tuple[Expr, ...]) -> Env:
+        """All stored rows of both sides, for `indices`. Positions of packed documents start anew with each."""
+        env = everywhere(self.plan.rows, reading(self.call, indices), torch.float32)
         if self.call.cu_q is None or self.call.cu_k is None:
             return env
         i = _within(self.call.cu_q, env.indices["r"]) + env.values["q_offset"]
@@ -201,14 +214,22 @@ class Backward:
             if not pairs:
                 return
             outputs, seeds = zip(*pairs, strict=True)
-            passed = torch.autograd.grad(outputs, list(leaves.values()), seeds, allow_unused=True)
-        for name, gradient in zip(leaves, passed, strict=True):
-            if gradient is not None:  # pyright: ignore[reportUnnecessaryComparison]  # what allow_unused means
-                _add(found, name, gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
+            passed = _differentiated(outputs, leaves, seeds)
+        for name, gradient in passed.items():
+            _add(found, name, gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
 
     def _finished(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
         given = {"q": self.call.q, "k": self.call.k, "v": self.call.v, **self.call.tensors}[name]
         return found[name].to(given.dtype) if name in found else torch.zeros_like(given)
+
+
+def _differentiated(
+    outputs: tuple[Tensor, ...], leaves: Mapping[str, Tensor], seeds: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    """Gradients by those of the leaves that the outputs depend on."""
+    found = torch.autograd.grad(outputs, list(leaves.values()), seeds, allow_unused=True)
+    optional = cast("tuple[Tensor | None, ...]", found)  # as `allow_unused` has it
+    return {name: gradient for name, gradient in zip(leaves, optional, strict=True) if gradient is not None}
 
 
 def _within(starts: Tensor, row: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
-from attnc.codegen.states import state_key
+from attnc.codegen.states import scatter_key, state_key
 from attnc.eager import Env, evaluate
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref
@@ -35,7 +35,7 @@ def run_torch(plan: KernelPlan, call: CallInputs, tables: Tables = ()) -> tuple[
 
     `tables` are those of each part of the plan, when its tiles are boxes or listed. The accumulators that the plan
     saves are among the statistics, by `state_key`. Of a plan without an output all of its accumulators are, and its
-    scatters by name; the output has no features then.
+    scatters by `scatter_key`; the output has no features then.
     """
     found = dict(_sweep(plan, call, tables))
     out = found.pop(_OUTPUT) if plan.output is not None else call.q.new_empty((*call.q.shape[:3], 0))
@@ -48,7 +48,7 @@ def _sweep(plan: KernelPlan, call: CallInputs, tables: Tables) -> dict[str, Tens
     results = [_Execution(plan, part).run() for part in documents(plan.module, call)]
     if not results:
         return _Execution(plan, replace(call, cu_q=None, cu_k=None)).run()
-    summed = {scatter.name for scatter in plan.scatters}
+    summed = {scatter_key(scatter) for scatter in plan.scatters}
     return {
         name: sum((result[name] for result in results[1:]), results[0][name])
         if name in summed
@@ -134,7 +134,7 @@ class _Execution:
             found.update(self._stage(stage, tables, found))
         if self._plan.output is None:
             left = {state_key(acc): _result(found[acc.name]) for acc in self._plan.accumulators}
-            return {**left, **self._scattered}
+            return {**left, **{scatter_key(s): self._scattered[s.name] for s in self._plan.scatters}}
         exact = self._dtype == self._call.q.dtype
         asked = self._plan.aux if self._call.return_aux else ()
         rounded = {b.name: found[b.name] if exact else found[b.name].float() for b in asked}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attnc.codegen.launch import CallInputs
 from attnc.eager import Env, evaluate
-from attnc.ir.expr import Expr
+from attnc.ir.expr import Expr, Lookup, Value
 from attnc.ir.plan import Derived, KernelPlan
+from attnc.ir.traverse import walk
 from attnc.packing import documents
 
 
@@ -60,19 +61,23 @@ def _offset(offset: int | Tensor, device: torch.device) -> Tensor:
 def at_rows(env: Env, rows: Tensor) -> Env:
     """The environment at stored rows of queries."""
     r = rows.view(1, 1, -1, 1)
-    return replace(env, indices={**env.indices, "r": r, "i": env.values["q_offset"] + r})
+    return replace(env, indices={**env.indices, "r": r, "i": env.values["q_offset"] + r}, whole=env.whole - {"r"})
 
 
 def at_keys(env: Env, keys: Tensor) -> Env:
     """The environment at stored rows of keys."""
     c = keys.view(1, 1, 1, -1)
-    return replace(env, indices={**env.indices, "c": c, "j": env.values["k_offset"] + c})
+    return replace(env, indices={**env.indices, "c": c, "j": env.values["k_offset"] + c}, whole=env.whole - {"c"})
 
 
 def token_values(given: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
-    """q, k, v in the layout of `eager`, keys repeated so that there are `heads`."""
-    k, v = (x.repeat_interleave(heads // max(x.shape[1], 1), dim=1) for x in (given["k"], given["v"]))
-    return {"q": given["q"].unsqueeze(3), "k": k.unsqueeze(2), "v": v.unsqueeze(2)}
+    """Those of q, k, v that are given in the layout of `eager`, keys repeated so that there are `heads`."""
+    queries = {"q": given["q"].unsqueeze(3)} if "q" in given else {}
+    return queries | {name: _repeated(given[name], heads).unsqueeze(2) for name in ("k", "v") if name in given}
+
+
+def _repeated(x: Tensor, heads: int) -> Tensor:
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // max(x.shape[1], 1), dim=1)
 
 
 def derived_tokens(plan: KernelPlan, call: CallInputs, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -92,15 +97,21 @@ def derived_tokens(plan: KernelPlan, call: CallInputs, dtype: torch.dtype | None
 
 def _derive_all(plan: KernelPlan, call: CallInputs, dtype: torch.dtype | None) -> dict[str, Tensor]:
     chosen = dtype or compute_dtype(call)
-    env = everywhere(plan, call, chosen)
+    env = everywhere(plan, reading(call, [derived.expr for derived in plan.derived]), chosen)
     return {derived.name: _derive(derived, call, env).contiguous() for derived in plan.derived}
+
+
+def reading(call: CallInputs, exprs: Iterable[Expr]) -> CallInputs:
+    """The call without the tensors that none of the expressions reads: an environment converts all that it has."""
+    names = {node.tensor for expr in exprs for node in walk(expr) if isinstance(node, Lookup)}
+    return replace(call, tensors={name: tensor for name, tensor in call.tensors.items() if name in names})
 
 
 def everywhere(plan: KernelPlan, call: CallInputs, dtype: torch.dtype) -> Env:
     """The environment at all stored rows of queries and keys."""
     device = call.q.device
     env = at_rows(environment(plan, call, dtype), torch.arange(call.q.shape[2], device=device))
-    return at_keys(env, torch.arange(call.k.shape[2], device=device))
+    return replace(at_keys(env, torch.arange(call.k.shape[2], device=device)), whole=frozenset(("b", "h", "r", "c")))
 
 
 def _derive(derived: Derived, call: CallInputs, env: Env) -> Tensor:
@@ -108,8 +119,9 @@ def _derive(derived: Derived, call: CallInputs, env: Env) -> Tensor:
     heads = call.q.shape[1] if derived.heads == "H" else call.k.shape[1]
     if derived.heads == "Hk":
         index = torch.arange(heads, device=call.q.device).view(1, -1, 1, 1)
-        env = replace(env, indices={**env.indices, "hk": index})
-    given = {name: x.to(env.dtype) for name, x in (("q", call.q), ("k", call.k), ("v", call.v))}
+        env = replace(env, indices={**env.indices, "hk": index}, whole=env.whole | {"hk"})
+    read = {node.name for node in walk(derived.expr) if isinstance(node, Value)}
+    given = {name: x.to(env.dtype) for name, x in (("q", call.q), ("k", call.k), ("v", call.v)) if name in read}
     value = evaluate(derived.expr, replace(env, values={**env.values, **token_values(given, heads)}))
     tokens = call.q.shape[2] if derived.side == "q" else call.k.shape[2]
     shape = (call.q.shape[0], heads, tokens, 1) if derived.side == "q" else (call.q.shape[0], heads, 1, tokens)

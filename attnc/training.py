@@ -6,7 +6,7 @@ warning that names the term if the call runs elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
@@ -19,16 +19,31 @@ from attnc.codegen.states import state_key
 from attnc.diagnostics import warn_user
 from attnc.executor import Backend, Executor
 from attnc.gradients import Backward, Seeds
-from attnc.ir.backward import BackwardPlan, Source, Underivable
+from attnc.ir.backward import BackwardPlan, Step, Underivable
 from attnc.ir.plan import KernelPlan, PlanOptions, Sweep
 from attnc.ir.printer import print_expr
 from attnc.ir.types import VectorType
 from attnc.torch_tokens import compute_dtype, derived_tokens
 
 #: Back ends whose forward leaves what a derived backward reads.
-_DERIVED = ("torch", "interpret", "triton")
-#: Chooses what of a plan to run.
-_PartOf = Callable[[KernelPlan], KernelPlan]
+_DERIVED = ("torch", "interpret", "triton", "cpp")
+#: Those that sum over queries and over keys in one pass.
+_JOINT = ("cpp",)
+#: Those that sum what pairs pass to tables.
+_SCATTERS = ("torch", "cpp")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of a plan to run: its sums over keys and queries, and some of its sums into tables."""
+
+    sums: bool
+    scatters: tuple[str, ...]
+
+    def of(self, plan: KernelPlan) -> KernelPlan:
+        """The plan without the rest."""
+        sweeps = plan.sweeps if self.sums else (Sweep((), "sums over pairs"),)
+        return replace(plan, sweeps=sweeps, scatters=tuple(s for s in plan.scatters if s.name in self.scatters))
 
 
 @dataclass(slots=True)
@@ -68,9 +83,10 @@ class Training:
 
     def _derives(self, call: CallInputs) -> bool:
         """Whether a call has a derived backward."""
-        if call.cu_q is not None and isinstance(call.q_offset, str):
+        backend = self._backend(call)
+        if call.cu_q is not None and isinstance(call.q_offset, str) and backend not in _JOINT:
             return False  # documents would have offsets of their own on the side of the keys
-        return self._backend(call) in _DERIVED and isinstance(self.plan(_plain(call)), BackwardPlan)
+        return backend in _DERIVED and isinstance(self.plan(_plain(call)), BackwardPlan)
 
     def _backend(self, call: CallInputs) -> str:
         return self.executor.able(self.executor.choose(call.q.device.type), call)
@@ -93,35 +109,41 @@ class Training:
         call = replace(call, training=True)
         seeds = Seeds(out, dict(zip(names, saved, strict=True)), gradients[0], gradients[1])
         plan = cast("BackwardPlan", self.plan(_plain(call)))
-        return Backward(plan, call, seeds, wanted, partial(self._execute, plan)).run()
+        joint = self._backend(call) in _JOINT
+        return Backward(plan, call, seeds, wanted, partial(self._execute, plan, wanted), joint=joint).run()
 
-    def _execute(self, plan: BackwardPlan, source: Source, call: CallInputs) -> Mapping[str, Tensor]:
-        """What one of the plans leaves, on the back end of the forward."""
-        if source == "rows" and self._backend(call) in ("torch", "cpp"):
-            return _row_values(plan.rows, call)
-        chosen = _plan_of(plan, source)
-        if not chosen.scatters or self._backend(call) == "torch":
-            return self._executor(source, chosen, self.executor.backend, _as_it_is).run(call)[1]
+    def _execute(
+        self, plan: BackwardPlan, wanted: frozenset[str], step: Step, call: CallInputs
+    ) -> Mapping[str, Tensor]:
+        """What one of the plans leaves, on the back end of the forward; sums into tables only of the `wanted`."""
+        backend = self._backend(call)
+        if step == "rows" and backend in ("torch", "cpp"):
+            return _row_values(plan.rows, call, compute_dtype(call) if backend == "torch" else torch.float32)
+        chosen = _plan_of(plan, step)
+        scatters = tuple(s.name for s in chosen.scatters if s.target.tensor in wanted)
+        if not scatters or backend in _SCATTERS:
+            return self._executor(step, chosen, self.executor.backend, _Part(sums=True, scatters=scatters)).run(call)[1]
         self._warn_of(chosen)
         swept: Mapping[str, Tensor] = {}
         if chosen.accumulators:
-            swept = self._executor(source, chosen, self.executor.backend, _without_scatters).run(call)[1]
-        return {**swept, **self._executor(source, chosen, "torch", _scatters_only).run(call)[1]}
+            swept = self._executor(step, chosen, self.executor.backend, _Part(sums=True, scatters=())).run(call)[1]
+        return {**swept, **self._executor(step, chosen, "torch", _Part(sums=False, scatters=scatters)).run(call)[1]}
 
-    def _executor(self, source: Source, plan: KernelPlan, backend: Backend, part: _PartOf) -> Executor:
+    def _executor(self, step: Step, plan: KernelPlan, backend: Backend, part: _Part) -> Executor:
         """Runs a part of one of the plans."""
-        key = (source, part.__name__, plan.head_dim, plan.value_dim, plan.itemsize)
+        key = (step, part, plan.head_dim, plan.value_dim, plan.itemsize)
         if key not in self._executors:
             own = self.executor
-            name = f"{own.key}:{source}:{part.__name__}" if own.key else ""
-            maker = partial(self._make, source, part)
+            sums = "sums" if part.sums else "scatters"
+            name = ":".join((own.key, step, sums, *part.scatters)) if own.key else ""
+            maker = partial(self._make, step, part)
             self._executors[key] = Executor(plan.module, backend, own.tile, name, maker=maker)
         return self._executors[key]
 
-    def _make(self, source: Source, part: _PartOf, options: PlanOptions) -> KernelPlan:
+    def _make(self, step: Step, part: _Part, options: PlanOptions) -> KernelPlan:
         found = self.plan(options)
         assert isinstance(found, BackwardPlan)
-        return part(_plan_of(found, source))
+        return part.of(_plan_of(found, step))
 
     def _warn_of(self, plan: KernelPlan) -> None:
         """Say what the kernels leave to torch."""
@@ -150,29 +172,20 @@ class Training:
         warn_user(f"gradients of {self.executor.module.name} are computed by torch, which is slow: {reason}")
 
 
-def _row_values(plan: KernelPlan, call: CallInputs) -> dict[str, Tensor]:
-    """Stored tokens, and row values rounded once: what passes back of a pair is a small difference of two of them."""
+def _row_values(plan: KernelPlan, call: CallInputs, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Stored tokens as the forward had them, and row values rounded once.
+
+    What passes back of a pair is a small difference of two of them.
+    """
     numbers = tuple(d for d in plan.derived if not isinstance(d.expr.type, VectorType))
     vectors = tuple(d for d in plan.derived if isinstance(d.expr.type, VectorType))
-    found = derived_tokens(replace(plan, derived=vectors), call)
+    found = derived_tokens(replace(plan, derived=vectors), call, dtype)
     exact = derived_tokens(replace(plan, derived=numbers), call, torch.float64)
-    return {**found, **{name: value.to(compute_dtype(call)) for name, value in exact.items()}}
+    return {**found, **{name: value.to(dtype) for name, value in exact.items()}}
 
 
-def _as_it_is(plan: KernelPlan) -> KernelPlan:
-    return plan
-
-
-def _without_scatters(plan: KernelPlan) -> KernelPlan:
-    return replace(plan, scatters=())
-
-
-def _scatters_only(plan: KernelPlan) -> KernelPlan:
-    return replace(plan, sweeps=(Sweep((), "sums over pairs"),))
-
-
-def _plan_of(plan: BackwardPlan, source: Source) -> KernelPlan:
-    found = {"rows": plan.rows, "query": plan.query, "keys": plan.keys}[source]
+def _plan_of(plan: BackwardPlan, step: Step) -> KernelPlan:
+    found = {"rows": plan.rows, "query": plan.query, "keys": plan.keys, "joint": plan.joint}[step]
     assert found is not None
     return found
 

@@ -88,6 +88,7 @@ class EntryText:
     """The exported function of a C++ stage: floats per key tile of its `count` packed operands, as a list.
 
     `per_key`: 1 where keys are packed for each query head, else 0. `state`: floats that a segment of keys leaves.
+    `columns`: floats per key tile of sums over queries; "" where there are none.
     """
 
     name: str
@@ -95,6 +96,7 @@ class EntryText:
     count: int
     per_key: int
     state: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True)

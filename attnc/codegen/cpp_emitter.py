@@ -40,6 +40,14 @@ class Lines:
     memo: dict[Expr, Val] = field(default_factory=dict[Expr, Val])
 
 
+@dataclass(frozen=True, slots=True)
+class Element:
+    """The place of an element in its tensor, and the condition under which the tensor has any."""
+
+    where: Val
+    exists: str
+
+
 class CppEmitter:
     """Writes expressions into `levels`; `refs` are named values, `leaves` those of indices, sizes and scalars.
 
@@ -271,13 +279,10 @@ class CppEmitter:
 
     # -- look-ups ------------------------------------------------------------------------------------------------
 
-    def _lookup(self, expr: Lookup) -> Val:
+    def element(self, expr: Lookup, stem: str, first_axis: int = 0) -> Element:
+        """Where the element of a look-up is, in a tensor whose strides are called by `stem` and number of axis."""
         vector = isinstance(expr.type, VectorType)
-        kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
         info = self._tensors[expr.tensor]
-        self.tensors_used.add(expr.tensor)
-        if any(dim == int_const(0) for dim in info.dims):
-            return Val({"real": "0.0f", "int": "0", "bool": "false"}[kind], "const", kind)
         indices = [self.emit(index) for index in expr.indices]
         lanes = vector and self.feature is None
         level = join((*(index.level for index in indices), *(("feature",) if lanes else ())))
@@ -286,16 +291,22 @@ class CppEmitter:
             rows.append(Val(f"clamp(features(t), {length(expr)})", "feature", "int", wide=True))
         elif vector:
             rows.append(Val(str(self.feature), "const", "int"))
-        terms = [f"{self.at(row, level, wide=True)} * {info.stem}_s{axis}" for axis, row in enumerate(rows)]
-        where = " + ".join(terms)
-        exists = " && ".join(
-            ["true", *(f"{self.emit(dim).text} > 0" for dim in info.dims if not isinstance(dim, Const))]
-        )
+        terms = [f"{self.at(row, level, wide=True)} * {stem}_s{axis}" for axis, row in enumerate(rows, first_axis)]
+        sizes = (f"{self.emit(dim).text} > 0" for dim in info.dims if not isinstance(dim, Const))
+        return Element(Val(" + ".join(terms), level, "int", wide=level in VECTORS), " && ".join(["true", *sizes]))
+
+    def _lookup(self, expr: Lookup) -> Val:
+        kind = "real" if isinstance(expr.type, VectorType) else expr.type.kind
+        info = self._tensors[expr.tensor]
+        self.tensors_used.add(expr.tensor)
+        if any(dim == int_const(0) for dim in info.dims):
+            return Val({"real": "0.0f", "int": "0", "bool": "false"}[kind], "const", kind)
+        place = self.element(expr, info.stem)
+        inside, level = f"{info.stem}_ptr, {place.where.text}, {place.exists}", place.where.level
         if level not in VECTORS:
-            return Val(f"look({info.stem}_ptr, {where}, {exists})", level, kind)
+            return Val(f"look({inside})", level, kind)
         wide = kind == "int" and not self._ranges.get(expr.tensor, Interval(0, 0)).fits_32
-        look = "look_wide" if wide else _LOOK[kind]
-        return Val(f"{look}({info.stem}_ptr, {where}, {exists})", level, kind, wide)
+        return Val(f"{'look_wide' if wide else _LOOK[kind]}({inside})", level, kind, wide)
 
     def _row(self, info: TensorCode, axis: int, index: Expr, value: Val) -> Val:
         """A stored row: clamped unless in range by construction, with the first row of its document."""

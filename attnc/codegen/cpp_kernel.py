@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from attnc.codegen.cpp_pairs import operands
 from attnc.codegen.cpp_stage import StageText, key_clauses
 from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage, CppVariant
+from attnc.codegen.place import operand_heads
 from attnc.codegen.provenance import describe
 from attnc.ir.dependence import axes
 from attnc.ir.plan import KernelPlan
@@ -26,8 +28,7 @@ def native(name: str) -> str:
 
 def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     """Emit the module of a plan for one variant of calls. Raises NoCppError for what this back end has no code for."""
-    own = any("h" in axes(clause) for part in plan.parts for clause in key_clauses(plan.mask_of(part)))
-    own = own or any(token.side == "k" and token.heads == "H" for token in plan.derived)
+    own = _per_query_head(plan)
     built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
     lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]
     header = "".join(f"// {line}".rstrip() + "\n" for line in lines)
@@ -37,6 +38,14 @@ def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     texts = [native(name) for name in parts]
     source = "\n".join((header, texts[0], shapes, *texts[1:], *(text for text, _ in built)))
     return CppModule(source, tuple(stage for _, stage in built), plan, variant, own)
+
+
+def _per_query_head(plan: KernelPlan) -> bool:
+    """Whether what is packed of a key, or summed up for it, depends on the query head."""
+    clauses = (clause for part in plan.parts for clause in key_clauses(plan.mask_of(part)))
+    read = {*operands(plan)[1], *(plan.values_of(acc) for acc in plan.accumulators if acc.weighted)}
+    stored = any(operand_heads(plan, name) == "H" for name in read)
+    return plan.columns_per_head or stored or any("h" in axes(clause) for clause in clauses)
 
 
 def _notes(plan: KernelPlan) -> list[str]:

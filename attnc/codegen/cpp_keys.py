@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from attnc.codegen.cpp_text import function_text, indented, padded_text, sequence_lines
+from attnc.codegen.token_loads import plain_name
 from attnc.ir.plan import Accumulator, DotTerm
 
 
@@ -25,7 +26,12 @@ class Operand:
 
 
 class Keys(Protocol):
-    """A way to read the operands of a stage; the values are the last of them."""
+    """A way to read the operands of a stage: first those of inner products, then what weights sums."""
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """All of them."""
+        ...
 
     @property
     def group(self) -> str:
@@ -57,13 +63,17 @@ class Keys(Protocol):
         """Inner products of the queries from `first` on."""
         ...
 
-    def sums(self, acc: Accumulator) -> str:
-        """Weighted sums of the queries from `first` on."""
+    def sums(self, acc: Accumulator, weights: str, by: str) -> str:
+        """Weighted sums of the queries from `first` on: of the values `by`."""
         ...
 
 
 def _number(operands: tuple[Operand, ...], name: str) -> int:
     return next(n for n, operand in enumerate(operands) if operand.name == name)
+
+
+def _value_number(operands: tuple[Operand, ...], name: str, rights: int) -> int:
+    return rights + _number(operands[rights:], name)
 
 
 def _over_keys(absent: list[str], alive: list[str], present: list[str]) -> list[str]:
@@ -86,24 +96,31 @@ _OF_TILE = (
 
 @dataclass(frozen=True)
 class PackedKeys:
-    """Blocks of [D][NR] for inner products, rows of whole vectors for sums, all in float32."""
+    """Blocks of [D][NR] for inner products, rows of whole vectors for sums, all in float32.
+
+    The first `rights` operands are those of inner products. `padded`: queries are rows of whole vectors too.
+    """
 
     stage: str
     operands: tuple[Operand, ...]
+    rights: int
+    padded: bool
     group: str = "MR"
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        *rights, values = self.operands
-        return (*(f"KB * {right.dim}" for right in rights), f"KB * {padded_text(values.dim)}")
+        return tuple(f"KB * {x.dim if n < self.rights else padded_text(x.dim)}" for n, x in enumerate(self.operands))
 
     def prepare(self, alive: list[str]) -> str:
-        *rights, values = self.operands
-        padded, last = padded_text(values.dim), len(rights)
-        to = f"packed[{last}] + j * {padded}"
+        rights = self.operands[: self.rights]
+        values = [(x, f"packed[{n}] + j * {padded_text(x.dim)}") for n, x in enumerate(self.operands)][self.rights :]
         zeros = [f"memset(rows{n} + j * {x.dim}, 0, 4 * {x.dim});" for n, x in enumerate(rights)]
+        zeros += [f"memset({to}, 0, 4 * {padded_text(x.dim)});" for x, to in values]
         loads = [f"read_row(rows{n} + j * {x.dim}, {x.address}, {x.stem}_s3, {x.dim}, {x.dim}, alive);"
                  for n, x in enumerate(rights)]  # fmt: skip
+        loads += [
+            f"read_row({to}, {x.address}, {x.stem}_s3, {x.dim}, {padded_text(x.dim)}, alive);" for x, to in values
+        ]
         return function_text(
             f"static void {self.stage}_pack({_OF_TILE[0]}, float* const* packed)",
             [
@@ -111,17 +128,13 @@ class PackedKeys:
                 _OF_TILE[1],
                 *sequence_lines(),
                 *(f"alignas(64) float rows{n}[KB * {x.dim}];" for n, x in enumerate(rights)),
-                *_over_keys(
-                    [*zeros, f"memset({to}, 0, 4 * {padded});"],
-                    alive,
-                    [*loads, f"read_row({to}, {values.address}, {values.stem}_s3, {values.dim}, {padded}, alive);"],
-                ),
+                *_over_keys(zeros, alive, loads),
                 *(f"pack_keys<{x.dim}>(packed[{n}], rows{n});" for n, x in enumerate(rights)),
             ],
         )
 
     def left_stride(self, dim: int) -> str:
-        return str(dim)
+        return padded_text(dim) if self.padded else str(dim)
 
     def buffers(self) -> list[str]:
         own = ", ".join(f"own{n}" for n in range(len(self.operands)))
@@ -138,12 +151,14 @@ class PackedKeys:
         ]
 
     def dot(self, term: DotTerm) -> str:
-        return (f"inner_products<MR, {term.dim}>(left_{term.left} + first * {term.dim}, "
+        stride = self.left_stride(term.dim)
+        return (f"inner_products<MR, {term.dim}, {stride}>(left_{plain_name(term.left)} + first * {stride}, "
                 f"packed[{_number(self.operands, term.right)}], s_{term.name} + first * KB);")  # fmt: skip
 
-    def sums(self, acc: Accumulator) -> str:
+    def sums(self, acc: Accumulator, weights: str, by: str) -> str:
         dim = padded_text(acc.dim)
-        return (f"weighted_sum<MR, {dim}>(w_{acc.name} + first * KB, packed[{len(self.operands) - 1}], "
+        number = _value_number(self.operands, by, self.rights)
+        return (f"weighted_sum<MR, {dim}>({weights} + first * KB, packed[{number}], "
                 f"f_{acc.name} + first, {acc.name} + first * {dim});")  # fmt: skip
 
 
@@ -153,6 +168,7 @@ class StridedKeys:
 
     stage: str
     operands: tuple[Operand, ...]
+    rights: int
     rows: int
     sizes: tuple[str, ...] = ()
 
@@ -193,12 +209,12 @@ class StridedKeys:
         number = _number(self.operands, term.right)
         after = number + 1
         return (f"row_products<{self.group}, {term.dim}, {self.operands[after].dim}>"
-                f"(left_{term.left} + first * {padded_text(term.dim)}, rows{number}, rows{after}, "
+                f"(left_{plain_name(term.left)} + first * {padded_text(term.dim)}, rows{number}, rows{after}, "
                 f"s_{term.name} + first * KB);")  # fmt: skip
 
-    def sums(self, acc: Accumulator) -> str:
-        first, last = self.operands[0], len(self.operands) - 1
+    def sums(self, acc: Accumulator, weights: str, by: str) -> str:
+        first, number = self.operands[0], _value_number(self.operands, by, self.rights)
         return (
-            f"row_sums<{self.group}, {acc.dim}, {first.dim}>(w_{acc.name} + first * KB, rows{last}, rows0, "
+            f"row_sums<{self.group}, {acc.dim}, {first.dim}>({weights} + first * KB, rows{number}, rows0, "
             f"KB * {first.stem}_s2, f_{acc.name} + first, {acc.name} + first * {padded_text(acc.dim)});"
         )

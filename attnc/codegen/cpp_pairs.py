@@ -16,6 +16,7 @@ from attnc.ir.traverse import walk
 def operands(plan: KernelPlan) -> tuple[dict[str, int], dict[str, int]]:
     """Names and lengths of the vectors of queries and of keys that inner products read."""
     lefts = {term.left: term.dim for term in plan.dots}
+    lefts |= {acc.by: acc.dim for acc in plan.columns if acc.weighted}
     rights = {term.right: term.dim for term in plan.dots}
     lengths = {"q": plan.head_dim, "k": plan.head_dim, "v": plan.value_dim}
     for node in (node for pair in plan.pair_dots for side in (pair.left, pair.right) for node in walk(side)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attnc.codegen.cpp_columns import scatter_lines, weight_buffers
 from attnc.codegen.cpp_emitter import CppEmitter, Lines
 from attnc.codegen.cpp_levels import Val
 from attnc.codegen.cpp_text import IDENTITY, indented
@@ -25,16 +26,30 @@ class RowText:
         self._plan = plan
         self._mask = mask
         self._bare = _bare_extrema(plan)
+        self._weights = weight_buffers(sweep)
+        bodies = (scatter.body for scatter in plan.scatters)
+        self._reads_logit = sweep.reads_logit or any(node == _LOGIT for body in bodies for node in walk(body))
 
     def lines(self) -> list[str]:
         """All of them."""
-        needs = self._partial and any(acc.needs_mask for acc in self._sweep.accumulators)
-        lines = ["vf logit[KV];"] if self._sweep.reads_logit else []
+        sums = (*self._sweep.accumulators, *self._sweep.columns)
+        needs = self._partial and (bool(self._plan.scatters) or any(acc.needs_mask for acc in sums))
+        lines = self._skipped()
+        lines += ["vf logit[KV];"] if self._reads_logit else []
         lines += ["vi keep[KV];"] if needs else []
-        for number, phase in enumerate(self._phases()):
-            lines += self._phase(phase, first=number == 0, keeps=needs)
+        phases = self._phases()
+        for number, phase in enumerate(phases):
+            lines += self._phase(phase, first=number == 0, last=number == len(phases) - 1, keeps=needs)
         lines += [f"{acc.name}[s] = {acc.name}_new;" for acc in self._sweep.accumulators if not acc.weighted]
         return lines
+
+    def _skipped(self) -> list[str]:
+        """A query that does not exist adds nothing to columns."""
+        if not self._sweep.columns:
+            return []
+        buffers = {self._weights[acc.name] for acc in self._sweep.columns if acc.weighted}
+        zeros = [f"memset({name} + s * KB, 0, 4 * KB);" for name in sorted(buffers)]
+        return ["if (!exists[s]) {", *indented([*zeros, "continue;"], 2), "}"]
 
     def _phases(self) -> list[list[Accumulator]]:
         phases: list[list[Accumulator]] = []
@@ -47,9 +62,9 @@ class RowText:
                 moving = set()
             phases[-1].append(acc)
             moving |= {acc.name} if acc.op != "sum" else set()
-        return phases
+        return phases or [[]]
 
-    def _phase(self, phase: list[Accumulator], *, first: bool, keeps: bool) -> list[str]:
+    def _phase(self, phase: list[Accumulator], *, first: bool, last: bool, keeps: bool) -> list[str]:
         emitter = self._emitter
         emitter.restart("run", "pair")
         pair = emitter.levels["pair"]
@@ -57,12 +72,14 @@ class RowText:
             emitter.refs[term.name] = Val(f"ld(s_{term.name} + s * KB + t * V)", "pair", "real")
         if first:
             self._head(pair.lines, keeps=keeps)
-        if self._sweep.reads_logit:
+        if self._reads_logit:
             emitter.refs["s"] = Val("logit[t]", "pair", "real")
         factors = [(acc, self._factor(acc)) for acc in phase]
         starts = [f"vf {acc.name}_v = bf({IDENTITY[acc.op]});" for acc in phase if not acc.weighted]
         for acc in phase:
             self._lift(acc, pair)
+        if last:
+            self._others(pair)
         run = list(emitter.levels["run"].lines)
         ends = [line for acc, factor in factors for line in self._combine(acc, factor)]
         emitter.restart("run", "pair")
@@ -75,21 +92,17 @@ class RowText:
         if self._partial and self._mask != TRUE:
             lines.append(f"// mask: {describe(self._mask)}")
             texts += [emitter.at(emitter.emit(clause), "pair") for clause in conjuncts(self._mask)]
-        score = emitter.at(emitter.emit(self._plan.score), "pair") if self._sweep.reads_logit else ""
+        score = emitter.at(emitter.emit(self._plan.score), "pair") if self._reads_logit else ""
         if self._partial:
             lines.append(f"const vi kept = {' & '.join(texts)};")
         lines += ["keep[t] = kept;"] if keeps else []
-        if self._sweep.reads_logit:
+        if self._reads_logit:
             lines.append(f"logit[t] = sel(kept, {score}, bf(-INFINITY));" if self._partial else f"logit[t] = {score};")
 
     def _lift(self, acc: Accumulator, pair: Lines) -> None:
-        emitter = self._emitter
-        body = substitute(acc.body, {_LOGIT: Ref("s", REAL)})
-        text = emitter.at(emitter.emit(body), "pair")
-        if self._partial and acc.needs_mask:
-            text = f"sel(keep[t], {text}, bf({IDENTITY[acc.op]}))"
+        text = self._of_pair(acc.body, acc)
         if acc.weighted:
-            pair.lines.append(f"st(w_{acc.name} + s * KB + t * V, {text});")
+            self._weigh(acc, text, pair)
         elif acc.op == "sum":
             pair.lines.append(f"{acc.name}_v += {text};")
         else:
@@ -98,6 +111,30 @@ class RowText:
             if acc.name in self._bare:
                 larger = f"{acc.op}_(y, {acc.name}_v)"
             pair.lines.append(f"{{ const vf y = {text}; {acc.name}_v = {larger}; }}")
+
+    def _others(self, pair: Lines) -> None:
+        """What columns and tables get from the pairs of this query."""
+        for acc in self._sweep.columns:
+            text = self._of_pair(acc.body, acc)
+            if acc.weighted:
+                self._weigh(acc, text, pair)
+            else:
+                pair.lines.append(f"st({acc.name} + t * V, ld({acc.name} + t * V) + {text});")
+        for scatter in self._plan.scatters:
+            pair.lines += scatter_lines(self._emitter, scatter, self._of_pair(scatter.body))
+
+    def _of_pair(self, body: Expr, acc: Accumulator | None = None) -> str:
+        """A pair value, the identity where the pair is masked."""
+        text = self._emitter.at(self._emitter.emit(substitute(body, {_LOGIT: Ref("s", REAL)})), "pair")
+        if not self._partial or (acc is not None and not acc.needs_mask):
+            return text
+        return f"sel(keep[t], {text}, bf({IDENTITY['sum' if acc is None else acc.op]}))"
+
+    def _weigh(self, acc: Accumulator, text: str, pair: Lines) -> None:
+        buffer = self._weights[acc.name]
+        line = f"st({buffer} + s * KB + t * V, {text});"
+        if buffer == f"w_{acc.name}":
+            pair.lines.append(line)
 
     def _combine(self, acc: Accumulator, factor: str | None) -> list[str]:
         """The accumulator with this tile; extrema become what later phases read."""

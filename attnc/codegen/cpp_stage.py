@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attnc.codegen.context import Arg, EntryText, Variant
+from attnc.codegen.cpp_columns import STRAND, Columns, scatter_args, weight_buffers
 from attnc.codegen.cpp_emitter import CppEmitter, Lines
 from attnc.codegen.cpp_keys import Keys, Operand, PackedKeys, StridedKeys
 from attnc.codegen.cpp_levels import Val
@@ -20,6 +21,7 @@ from attnc.codegen.cpp_text import (
     finished_value,
     function_text,
     indented,
+    leaving,
     padded_text,
     sequence_lines,
     state_place,
@@ -27,8 +29,10 @@ from attnc.codegen.cpp_text import (
     unpacking,
     wide_tensors,
 )
-from attnc.codegen.place import is_vector, ranges, tensor_codes
+from attnc.codegen.place import is_vector, operand_heads, ranges, tensor_codes
 from attnc.codegen.render import render_entry
+from attnc.codegen.states import state_key
+from attnc.codegen.token_loads import plain_name
 from attnc.ir.dependence import conjuncts, is_key_clause
 from attnc.ir.expr import Expr, Ref
 from attnc.ir.merge import splits
@@ -80,10 +84,17 @@ class StageText:
         self._scalars: set[str] = set()
         self._lefts, self._rights = operands(plan)
         self._emitter.vectors.update(token_features(self._lefts, self._rights))
-        read = (*self._rights.items(), (plan.values, plan.value_dim))
-        operands_read = tuple(self._operand(name, dim) for name, dim in read)
-        few = variant.few
-        self._keys: Keys = StridedKeys(self._name, operands_read, few) if few else PackedKeys(self._name, operands_read)
+        self._columns = Columns(plan.columns, "h" if query_heads else "hk")
+        self._weights = {name: buffer for n in stage.sweeps for name, buffer in weight_buffers(plan.sweeps[n]).items()}
+        self._keys = self._read_keys()
+
+    def _read_keys(self) -> Keys:
+        values = [(self._plan.values_of(acc), acc.dim) for acc in self._plan.accumulators if acc.weighted]
+        read = (*self._rights.items(), *dict(values).items())
+        found = tuple(self._operand(name, dim) for name, dim in read)
+        if self._variant.few:
+            return StridedKeys(self._name, found, len(self._rights), self._variant.few)
+        return PackedKeys(self._name, found, len(self._rights), padded=bool(self._plan.columns))
 
     def _new_emitter(self, indices: Mapping[str, Val]) -> CppEmitter:
         leaves = {"b": Val("b", "const", "int"), "hk": Val("hk", "const", "int"), **indices}
@@ -105,12 +116,8 @@ class StageText:
         unit = self._unit()
         args = self._args()
         prelude = indented(unpacking(args), 2)
-        text = "\n".join(
-            (
-                *(line.replace("@ARGS@", "\n".join(prelude).lstrip()) for line in (prepare, unit)),
-                self._entry(),
-            )
-        )
+        texts = [prepare, unit, *([self._columns.function(self._name)] if self._columns.accumulators else [])]
+        text = "\n".join((*(line.replace("@ARGS@", "\n".join(prelude).lstrip()) for line in texts), self._entry()))
         return text, CppStage(self._name, args, self._plan.parts.index(self._stage.part))
 
     def _prepare(self) -> str:
@@ -118,7 +125,7 @@ class StageText:
         emitter = self._new_emitter({"c": Val("c", "const", "int"), "j": Val("(k_offset + c)", "const", "int"),
                                      "h": Val("h", "const", "int")})  # fmt: skip
         alive = [emitter.emit(clause) for clause in key_clauses(self._mask)]
-        self._note(emitter, [*self._rights, self._plan.values])
+        self._note(emitter, [x.name for x in self._keys.operands])
         texts = " && ".join(["true", *(v.text for v in alive)])
         return self._keys.prepare([*emitter.levels["const"].lines, f"const bool alive = {texts};"])
 
@@ -129,16 +136,9 @@ class StageText:
     def _stem(self, name: str) -> str:
         return self._codes[name].stem
 
-    def _heads(self, name: str) -> str:
-        known = {"q": "h", "k": "hk", "v": "hk"}
-        known |= {d.name: "h" if d.heads == "H" else "hk" for d in self._plan.derived}
-        return known[name]
-
     def _pointer(self, name: str, row: str) -> str:
         """The address of a token's vector; `h` is the query head."""
-        stem, heads = self._stem(name), self._heads(name)
-        if row == "c" and heads == "h":
-            self._query_heads = True
+        stem, heads = self._stem(name), "h" if operand_heads(self._plan, name) == "H" else "hk"
         start = {"c": "k_start + ", "row[s]": "q_start + "}[row]
         head = "head[s]" if heads == "h" and row == "row[s]" else heads
         return f"{stem}_ptr + b * {stem}_s0 + {head} * {stem}_s1 + ({start}{row}) * {stem}_s2"
@@ -159,19 +159,19 @@ class StageText:
         const, row = self._emitter.levels["const"], self._emitter.levels["row"]
         self._note(self._emitter, [*self._lefts])
         strides = {name: self._keys.left_stride(dim) for name, dim in lefts}
-        loads = [f"read_row(left_{name} + s * {strides[name]}, {self._pointer(name, 'row[s]')}, "
+        loads = [f"read_row(left_{plain_name(name)} + s * {strides[name]}, {self._pointer(name, 'row[s]')}, "
                  f"{self._stem(name)}_s3, {dim}, {strides[name]}, exists[s]);" for name, dim in lefts]  # fmt: skip
         accumulators = [acc for n in range(max(stage.sweeps) + 1) for acc in plan.sweeps[n].accumulators]
         return function_text(
             f"static void {self._name}_unit(const Call& call, int64_t group, int64_t hk, int64_t head0, int64_t unit, "
-            "int64_t segment, float* states, float* const* shared)",
+            f"int64_t segment, float* states, float* const* shared{STRAND if self._columns.accumulators else ''})",
             [
                 "@ARGS@",
                 "const int64_t* seq = call.seqs + 8 * (group * call.seqs_per_group + call.unit_seq[unit]);",
                 *sequence_lines(),
                 *_ROWS,
                 *const.lines,
-                *(f"alignas(64) float left_{name}[ROWS * {strides[name]}];" for name, _ in lefts),
+                *(f"alignas(64) float left_{plain_name(name)}[ROWS * {strides[name]}];" for name, _ in lefts),
                 *row.declared,
                 *(line for acc in accumulators for line in declared_lines(acc)),
                 "for (int s = 0; s < ROWS; s++) {",
@@ -189,7 +189,8 @@ class StageText:
 
     def _tile_buffers(self) -> list[str]:
         lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in (*self._plan.dots, *self._plan.pair_dots)]
-        lines += [f"alignas(64) float w_{a.name}[ROWS * KB], f_{a.name}[ROWS];" for a in self._weighted()]
+        lines += [f"alignas(64) float {buffer}[ROWS * KB];" for buffer in dict.fromkeys(self._weights.values())]
+        lines += [f"float f_{a.name}[ROWS];" for a in self._weighted()]
         return [*lines, *self._keys.buffers()]
 
     def _split(self, sweep: Sweep, lines: list[str]) -> list[str]:
@@ -218,13 +219,8 @@ class StageText:
 
     def _leave(self) -> list[str]:
         """Leave the accumulators of the last sweep to the next stage."""
-        lines = ["for (int s = 0; s < used; s++) {", "  if (!exists[s]) continue;"]
-        for acc in self._plan.sweeps[self._stage.sweeps[-1]].accumulators:
-            if acc.weighted:
-                lines.append(f"  memcpy({state_place(acc)}, {acc.name} + s * {padded_text(acc.dim)}, 4 * {acc.dim});")
-            else:
-                lines.append(f"  *({state_place(acc)}) = {acc.name}[s];")
-        return [*lines, "}"]
+        lines = [line for acc in self._plan.sweeps[self._stage.sweeps[-1]].accumulators for line in leaving(acc)]
+        return ["for (int s = 0; s < used; s++) {", "  if (!exists[s]) continue;", *indented(lines, 2), "}"]
 
     # -- sweeps --------------------------------------------------------------------------------------------------
 
@@ -242,6 +238,7 @@ class StageText:
             "  const int64_t end = min_((int64_t)run[1], call.segment - seen);",
             "  for (int64_t step = max_(-seen, (int64_t)0); step < end; step++) {",
             "    const int64_t at = seq[7] + run[0] + step * run[2];",
+            *indented(self._columns.places(), 4),
             *indented(self._keys.ready("head0" if self._query_heads else "0"), 4),
             "    if (run[3]) {",
             *indented(full, 6),
@@ -268,9 +265,10 @@ class StageText:
         emitter.restart("key")
         text = "".join((*pairs, *body))
         reads = "jv[t]" in text or "cv[t]" in text
-        columns_lines = self._columns(key, partial=partial) if partial or key.lines or reads else []
+        columns_lines = self._of_columns(key, partial=partial) if partial or key.lines or reads else []
         dots = [self._keys.dot(t) for t in self._plan.dots if self._reads(sweep, t.name)]
-        sums = [self._keys.sums(acc) for acc in sweep.accumulators if acc.weighted]
+        sums = [self._keys.sums(acc, self._weights[acc.name], self._plan.values_of(acc))
+                for acc in sweep.accumulators if acc.weighted]  # fmt: skip
         groups = f"for (int first = 0; first < used; first += {self._keys.group}) "
         return [
             *columns_lines,
@@ -280,9 +278,12 @@ class StageText:
             *indented(body, 2),
             "}",
             *(groups + line for line in sums),
+            *self._columns.sums(
+                self._weights, {name: self._keys.left_stride(dim) for name, dim in self._lefts.items()}
+            ),
         ]
 
-    def _columns(self, key: Lines, *, partial: bool) -> list[str]:
+    def _of_columns(self, key: Lines, *, partial: bool) -> list[str]:
         """Positions of the columns of a tile, which of them exist, and what depends on them alone."""
         wide = self._variant.wide
         return [
@@ -300,7 +301,8 @@ class StageText:
         ]
 
     def _reads(self, sweep: Sweep, name: str) -> bool:
-        read = {node.name for acc in sweep.accumulators for node in walk(acc.body) if isinstance(node, Ref)}
+        bodies = [acc.body for acc in (*sweep.accumulators, *sweep.columns)] + [s.body for s in self._plan.scatters]
+        read = {node.name for body in bodies for node in walk(body) if isinstance(node, Ref)}
         if sweep.reads_logit:
             read |= {node.name for node in walk(self._plan.score) if isinstance(node, Ref)}
         return name in read
@@ -312,6 +314,7 @@ class StageText:
         emitter.restart("run", "feature")
         aux = [(n, emitter.emit(b.expr)) for n, b in enumerate(plan.aux)] if self._variant.aux else []
         assert plan.output is not None
+        saved = [line for acc in plan.saved for line in leaving(acc)]
         out = emitter.emit(plan.output)
         run, feature = emitter.levels["run"], emitter.levels["feature"]
         token = "(q_start + row[s])"
@@ -321,7 +324,7 @@ class StageText:
         return [
             "for (int s = 0; s < used; s++) {",
             "  if (!exists[s]) continue;",
-            *indented([*run.lines, *stores], 2),
+            *indented([*run.lines, *stores, *saved], 2),
             f"  for (int t = 0; t < {padded_text(plan.value_dim)} / V; t++) {{",
             *indented(feature.lines, 4),
             f"    write_row(out_ptr, {place} + t * V, {emitter.at(out, 'feature')}, {plan.value_dim} - t * V);",
@@ -350,9 +353,13 @@ class StageText:
     def _result_args(self) -> list[Arg]:
         plan, stage = self._plan, self._stage
         own = stage.resumes or not stage.finishes
-        args: list[Arg] = []
-        for acc in (a for sweep in plan.sweeps[: stage.sweeps[0] + own] for a in sweep.accumulators):
-            args += tensor_arguments(f"state:{acc.name}", f"state_{acc.name}", 4 if acc.weighted else 3, "float")
+        states = [a for sweep in plan.sweeps[: stage.sweeps[0] + own] for a in sweep.accumulators]
+        states += [acc for acc in plan.saved if stage.finishes and acc not in states]
+        args = self._columns.args()
+        for acc in states:
+            args += tensor_arguments(state_key(acc), f"state_{acc.name}", 4 if acc.weighted else 3, "float")
+        for scatter in plan.scatters:
+            args += scatter_args(scatter)
         if not stage.finishes:
             return args
         args += tensor_arguments("out", "out", 3, dict(self._variant.types)["q"])
@@ -362,6 +369,8 @@ class StageText:
 
     def _entry(self) -> str:
         """The exported function: keys of a head packed where several units read them, units shared among threads."""
-        sizes = self._keys.sizes
+        sizes, columns = self._keys.sizes, self._columns
         state = state_size(self._plan.sweeps[0]) if splits(self._plan) else "0"
-        return render_entry(EntryText(self._name, ", ".join(sizes), len(sizes), int(self._query_heads), state))
+        per_key = int(self._query_heads)
+        size = columns.size if columns.accumulators else ""
+        return render_entry(EntryText(self._name, ", ".join(sizes), len(sizes), per_key, state, size))

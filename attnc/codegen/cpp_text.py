@@ -124,6 +124,13 @@ def state_place(acc: Accumulator) -> str:
     return f"{stem}_ptr + b * {stem}_s0 + head[s] * {stem}_s1 + (q_start + row[s]) * {stem}_s2"
 
 
+def leaving(acc: Accumulator) -> list[str]:
+    """Lines that leave an accumulator of query s."""
+    if acc.weighted:
+        return [f"memcpy({state_place(acc)}, {acc.name} + s * {padded_text(acc.dim)}, 4 * {acc.dim});"]
+    return [f"*({state_place(acc)}) = {acc.name}[s];"]
+
+
 def wide_tensors(variant: CppVariant) -> list[str]:
     """Tensors whose ints have 64 bits."""
     return [name for name, text in variant.types if text == "int64_t"]

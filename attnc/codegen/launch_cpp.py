@@ -15,7 +15,9 @@ from attnc.codegen.context import Arg
 from attnc.codegen.cpp_build import load_library, parallel
 from attnc.codegen.cpp_kernel import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage
 from attnc.codegen.launch import CallInputs
+from attnc.codegen.states import column_key, scatter_key, state_key
 from attnc.diagnostics import InternalError
+from attnc.ir.plan import Accumulator, Scatter
 
 Ints = NDArray[Any]
 #: C++ element types.
@@ -53,6 +55,8 @@ class Work:
     segment: int
     shared: bool
     threads: int
+    strands: int = 1
+    heads_at_once: int = 1
 
 
 class _Call(ctypes.Structure):
@@ -62,7 +66,8 @@ class _Call(ctypes.Structure):
             "runs", "cols", "col_seq")),
         *((name, ctypes.c_int64) for name in (
             "groups", "units", "col_tiles", "seqs_per_group", "rows_per_head", "heads_per_tile", "range_batches",
-            "range_heads", "item_count", "states", "segment", "shared", "threads")),
+            "range_heads", "item_count", "states", "segment", "shared", "threads", "strands",
+            "heads_at_once")),
         ("parallel", ctypes.c_void_p),
     ]  # fmt: skip
 
@@ -77,22 +82,36 @@ class CppRunner:
     def run(
         self, call: CallInputs, derived: Mapping[str, torch.Tensor], works: Sequence[Work]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The output [B, H, N, Dv] and the statistics [B, H, N] in float32. `works` are those of the plan's parts."""
+        """The output [B, H, N, Dv] and the statistics [B, H, N] in float32. `works` are those of the plan's parts.
+
+        Accumulators that the plan saves are among the statistics, by `state_key`. Of a plan without an output all
+        accumulators, columns and sums into tables are, by their keys; the output has no features then.
+        """
         plan = self.module.plan
         shape = call.q.shape[:3]
-        out = call.q.new_empty((*shape, call.v.shape[-1]))
+        out = call.q.new_empty((*shape, 0 if plan.output is None else call.v.shape[-1]))
         names = [binding.name for binding in plan.aux] if self.module.variant.aux else []
         aux = {name: call.q.new_empty(shape, dtype=torch.float32) for name in names}
         tensors = {"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors, **derived}
         tensors.update({f"aux:{name}": tensor for name, tensor in aux.items()})
-        if len(plan.stages) > 1:
-            for acc in plan.accumulators:
-                sizes = (*shape, acc.dim) if acc.weighted else shape
-                tensors[f"state:{acc.name}"] = call.q.new_empty(sizes, dtype=torch.float32)
-        if out.numel() or aux:
+        kept = plan.accumulators if len(plan.stages) > 1 or plan.output is None else plan.saved
+        tensors.update({state_key(acc): _state(acc, call) for acc in kept})
+        returned = plan.accumulators if plan.output is None else plan.saved
+        aux.update({state_key(acc): tensors[state_key(acc)] for acc in returned})
+        columns = {column_key(acc): self._column(acc, call) for acc in plan.columns}
+        strands = max((work.strands * work.heads_at_once for work in works), default=1)
+        tables = {scatter_key(s): _tables(s, call, strands) for s in plan.scatters}
+        tensors.update(columns | tables)
+        if out.numel() or aux or columns:
             for stage in self.module.stages:
                 self._launch(stage, call, tensors, works[stage.part])
-        return out, aux
+        return out, {**aux, **columns, **{name: table.sum(0) for name, table in tables.items()}}
+
+    def _column(self, acc: Accumulator, call: CallInputs) -> torch.Tensor:
+        """A sum over queries, for each query head or each key head; stages add to it."""
+        heads = call.q.shape[1] if self.module.query_heads else call.k.shape[1]
+        shape = (call.k.shape[0], heads, call.k.shape[2])
+        return call.k.new_zeros((*shape, acc.dim) if acc.weighted else shape, dtype=torch.float32)
 
     def _launch(self, stage: CppStage, call: CallInputs, tensors: Mapping[str, torch.Tensor], work: Work) -> None:
         ints, pointers, reals = _arguments(stage.args, call, tensors)
@@ -115,10 +134,22 @@ class CppRunner:
             work.segment,
             int(work.shared),
             work.threads,
+            work.strands,
+            work.heads_at_once,
             parallel(),
         )
         if getattr(self._library, stage.name)(ctypes.byref(filled)) != 0:
             raise MemoryError(f"no memory to pack {len(work.cols) * KEYS} keys of one head in float32")
+
+
+def _state(acc: Accumulator, call: CallInputs) -> torch.Tensor:
+    shape = call.q.shape[:3]
+    return call.q.new_empty((*shape, acc.dim) if acc.weighted else shape, dtype=torch.float32)
+
+
+def _tables(scatter: Scatter, call: CallInputs, strands: int) -> torch.Tensor:
+    """A table for each strand that runs at the same time."""
+    return call.q.new_zeros((strands, *call.tensors[scatter.target.tensor].shape), dtype=torch.float32)
 
 
 def _arguments(

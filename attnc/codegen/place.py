@@ -186,6 +186,15 @@ def used_args(emitter: Emitter, plan: KernelPlan, extra: tuple[str, ...] = ()) -
     return tuple(args)
 
 
+def operand_heads(plan: KernelPlan, name: str) -> Literal["H", "Hk"]:
+    """The heads for which the vectors of an operand are stored."""
+    known: dict[str, Literal["H", "Hk"]] = {"q": "H", "k": "Hk", "v": "Hk"}
+    known |= {derived.name: derived.heads for derived in plan.derived}
+    if name in known:
+        return known[name]
+    return "H" if plan.module.tensor(name).dims[1] == Size("H") else "Hk"
+
+
 def _rank(plan: KernelPlan, name: str) -> int:
     for tensor in plan.module.tensors:
         if tensor.name == name:

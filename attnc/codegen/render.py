@@ -37,4 +37,4 @@ def render_module(context: KernelContext) -> str:
 
 def render_entry(entry: EntryText) -> str:
     """The function of a C++ stage that runs all its units."""
-    return environment().get_template("entry.cpp.j2").render(entry=entry)
+    return environment().get_template("strands.cpp.j2" if entry.columns else "entry.cpp.j2").render(entry=entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnc.codegen.context import Arg, Variant
 from attnc.codegen.place import tensor_args
 from attnc.codegen.token_loads import padded
-from attnc.ir.plan import Accumulator
+from attnc.ir.plan import Accumulator, Scatter
 
 #: Begins the names of accumulators in memory.
 STATE = "state:"
@@ -16,6 +16,16 @@ IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 def state_key(acc: Accumulator) -> str:
     """The name of the buffer among those of a call."""
     return f"{STATE}{acc.name}"
+
+
+def column_key(acc: Accumulator) -> str:
+    """The name of a sum over queries among what a call leaves: float32 [B, H or Hk, M] or [B, H or Hk, M, dim]."""
+    return f"column:{acc.name}"
+
+
+def scatter_key(scatter: Scatter) -> str:
+    """The name of a sum over pairs among what a call leaves: of the shape of the tensor that it goes to."""
+    return f"scatter:{scatter.name}"
 
 
 def state_args(acc: Accumulator) -> list[Arg]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnc.codegen.context import Variant
-from attnc.codegen.place import tensor_codes
-from attnc.ir.expr import Size
+from attnc.codegen.place import operand_heads, tensor_codes
 from attnc.ir.plan import KernelPlan
 
 
@@ -39,13 +38,9 @@ class TokenLoads:
         self._stems = {name: code.stem for name, code in tensor_codes(plan, variant).items()}
 
     def _operand(self, name: str, dim: int) -> _Operand:
-        return _Operand(plain_name(name), self._stems[name], dim, self._heads(name))
-
-    def _heads(self, name: str) -> str:
-        known = {"q": "h", "k": "hk", "v": "hk"} | {d.name: d.heads for d in self._plan.derived}
-        if name in known:
-            return {"H": "h", "Hk": "hk"}.get(known[name], known[name])
-        return "h" if self._plan.module.tensor(name).dims[1] == Size("H") else "hk"
+        return _Operand(
+            plain_name(name), self._stems[name], dim, "h" if operand_heads(self._plan, name) == "H" else "hk"
+        )
 
     def _base(self, operand: _Operand) -> str:
         stem, heads = operand.stem, operand.heads

@@ -1,4 +1,4 @@
-"""The plan of a backward: two plans of sweeps, one over keys and one over queries, and where their results go."""
+"""The plan of a backward: sweeps over keys and over queries, apart or as one, and where their results go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from attnc.ir.plan import KernelPlan
 
 #: Which plan leaves a gradient: row values, the sweep over keys (per query), the sweep over queries (per key).
 Source = Literal["rows", "query", "keys"]
+#: Which plan runs: `joint` leaves what `query` and `keys` leave.
+Step = Literal["rows", "query", "keys", "joint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,17 @@ class BackwardPlan:
     """The derived backward of a module.
 
     The forward leaves `saved` accumulators. `rows` computes stored tokens again, and row values from gradients and
-    what was left. `query` and `keys` read these as tensors, by the same names; `keys` has queries and keys
-    exchanged. `core` is the row before the output `maps`, over saved accumulators; where there are no maps, `core`
-    is None and the gradient of the row is that of the output.
+    what was left. `query` and `keys` read these as tensors, by the same names; `keys` has queries and keys exchanged.
+    `joint` does the work of both in one pass over the pairs, for those who can sum over queries and over keys at
+    once: its columns are the accumulators of `keys`, in their order. `core` is the row before the output `maps`, over
+    saved accumulators; where there are no maps, `core` is None and the gradient of the row is that of the output.
     """
 
     saved: tuple[str, ...]
     rows: KernelPlan
     query: KernelPlan | None
     keys: KernelPlan | None
+    joint: KernelPlan
     tokens: tuple[TokenGradient, ...]
     lookups: tuple[LookupGradient, ...]
     core: Expr | None

@@ -40,8 +40,8 @@ def merges(sweep: Sweep) -> tuple[Merge, ...]:
 
 
 def splits(plan: KernelPlan) -> bool:
-    """Whether the keys of a query may be split: one kernel with one pass over them."""
-    return len(plan.stages) == 1 and len(plan.sweeps) == 1
+    """Whether the keys of a query may be split: one kernel with one pass over them, which sums over keys alone."""
+    return len(plan.stages) == 1 and len(plan.sweeps) == 1 and not plan.columns
 
 
 def partial_ref(acc: Accumulator, side: Side) -> Ref:

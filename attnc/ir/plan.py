@@ -194,16 +194,21 @@ class Accumulator:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One pass over the visits. Accumulators stand in the order in which a tile updates them."""
+    """One pass over the visits. Accumulators stand in the order in which a tile updates them.
+
+    `columns` are sums over the queries, one for each key; what weights them is a vector of queries. They read the
+    same pair values, so one pass over the pairs serves both sides. Their names are their own.
+    """
 
     accumulators: tuple[Accumulator, ...]
     why: str
+    columns: tuple[Accumulator, ...] = ()
 
     @property
     def reads_logit(self) -> bool:
         """Whether an accumulator of this sweep reads Value("s")."""
         logit = Value("s", REAL)
-        return any(node == logit for acc in self.accumulators for node in walk(acc.body))
+        return any(node == logit for acc in (*self.accumulators, *self.columns) for node in walk(acc.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,8 @@ class KernelPlan:
 
     Without an `output` its result are the accumulators of the last sweep (and `scatters`). `saves` names accumulators
     that are results besides the output. Operands of inner products, and what weights an accumulator, are "q", "k",
-    "v", derived values or tensors [B, H or Hk, N or M, dim].
+    "v", derived values or tensors [B, H or Hk, N or M, dim]. Columns are kept for each query head with
+    `columns_per_head`, else for each key head.
     """
 
     module: AttentionModule
@@ -257,6 +263,12 @@ class KernelPlan:
     facts: tuple[str, ...]
     saves: tuple[str, ...] = ()
     scatters: tuple[Scatter, ...] = ()
+    columns_per_head: bool = False
+
+    @property
+    def columns(self) -> tuple[Accumulator, ...]:
+        """The sums over queries of all sweeps."""
+        return tuple(acc for sweep in self.sweeps for acc in sweep.columns)
 
     @property
     def saved(self) -> tuple[Accumulator, ...]:

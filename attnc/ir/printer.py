@@ -156,6 +156,7 @@ def print_plan(plan: KernelPlan) -> str:
     for n, sweep in enumerate(plan.sweeps):
         lines.append(f"  sweep {n}: {sweep.why}")
         lines += [f"    {_accumulator(acc)}" for acc in sweep.accumulators]
+        lines += [f"    per key: {_accumulator(acc)}" for acc in sweep.columns]
     if plan.empty is not None:
         lines.append(f"  a row is empty when {print_expr(plan.empty)} is -inf")
     if plan.output is not None:

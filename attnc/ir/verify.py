@@ -115,6 +115,8 @@ def _check_operands(plan: KernelPlan, stored: set[str]) -> None:
             _check_plan_leaves(expr, stored)
     for name in {plan.values, *(plan.values_of(acc) for acc in plan.accumulators if acc.weighted)}:
         _require(name in stored | {"k", "v"}, f"values `{name}` are not stored")
+    for acc in plan.columns:
+        _require(not acc.weighted or acc.by in stored | {"q"}, f"values `{acc.by}` of queries are not stored")
     _require(set(plan.saves) <= {acc.name for acc in plan.accumulators}, "an accumulator is saved that does not exist")
 
 
@@ -126,7 +128,7 @@ def _plan_expressions(plan: KernelPlan) -> Iterable[Expr]:
         yield from (scatter.target, scatter.body)
     yield from (binding.expr for binding in plan.aux)
     yield from (derived.expr for derived in plan.derived)
-    for acc in plan.accumulators:
+    for acc in (*plan.accumulators, *plan.columns):
         yield acc.body
         if acc.rescale is not None:
             yield acc.rescale
@@ -139,6 +141,9 @@ def _check_sweep(sweep: Sweep, finished: set[str], pairs: set[str]) -> None:
         _check_plan_refs(acc.body, finished | running | pairs)
         _check_rescale(acc, finished | running, running)
         running.add(acc.name)
+    for acc in sweep.columns:
+        _check_plan_refs(acc.body, finished | pairs)
+        _require(acc.op == "sum" and acc.rescale is None, f"{acc.name}, one per key, is not a plain sum")
 
 
 def _check_rescale(acc: Accumulator, known: set[str], running: set[str]) -> None:

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from attnc.ir.backward import BackwardPlan, LookupGradient, TokenGradient, Underivable
+from attnc.ir.backward import BackwardPlan, LookupGradient, Source, TokenGradient, Underivable
 from attnc.ir.build import add, mul, where
 from attnc.ir.dependence import pair_axes
 from attnc.ir.differentiate import NotDifferentiableError, adjoints
-from attnc.ir.expr import Expr, Lookup, Ref, Size, Value, int_const, real_const
+from attnc.ir.expr import Expr, Index, Lookup, Ref, Size, SizeName, Value, int_const, real_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Binding, TensorParam
 from attnc.ir.plan import Accumulator, DotTerm, KernelPlan, Part, PlanOptions, Scatter, Sweep
@@ -77,7 +77,7 @@ def derive_backward(
     if isinstance(derivation, Underivable):
         return derivation
     plan = _Plans(derivation, options, make_parts).build()
-    for part in (plan.query, plan.keys):
+    for part in (plan.query, plan.keys, plan.joint):
         if part is not None:
             verify_plan(part)
     return plan
@@ -162,12 +162,25 @@ def _add(into: dict[Expr, Expr], key: Expr, value: Expr) -> None:
 
 @dataclass(slots=True)
 class _Results:
-    """Accumulators of one plan, and where they go."""
+    """Accumulators of one side, and where they go."""
 
+    source: Source
     accumulators: list[Accumulator]
     tokens: list[TokenGradient]
     lookups: list[LookupGradient]
     scatters: list[Scatter]
+
+    def token(self, token: str, value: Scaled, by: str, dim: int) -> None:
+        """A vector per token: the sum of what its pairs pass back, times the vectors of the other side."""
+        name = f"g{len(self.accumulators)}"
+        self.accumulators.append(Accumulator(name, "sum", value[1], weighted=True, needs_mask=True, dim=dim, by=by))
+        self.tokens.append(TokenGradient(token, self.source, name, value[0]))
+
+    def number(self, target: Lookup, value: Scaled) -> None:
+        """A number per token."""
+        name = f"g{len(self.accumulators)}"
+        self.accumulators.append(Accumulator(name, "sum", value[1], needs_mask=True))
+        self.lookups.append(LookupGradient(target, self.source, name, value[0]))
 
 
 class _Plans:
@@ -183,13 +196,14 @@ class _Plans:
     def build(self) -> BackwardPlan:
         """Both plans, and the row values that they read."""
         of = self._of
-        query, keys = self._query(), self._keys()
+        query, keys = self._results("query"), self._results("keys")
         rows = [LookupGradient(target, "rows", name, real_const(1.0)) for target, name in of.direct]
         return BackwardPlan(
             saved=tuple(of.values.saved),
             rows=self._rows(),
             query=self._plan_of_queries(query) if query.accumulators or query.scatters else None,
             keys=self._plan_of_keys(keys),
+            joint=self._joint_plan(query, keys),
             tokens=(*query.tokens, *keys.tokens),
             lookups=(*rows, *query.lookups, *keys.lookups),
             core=of.core,
@@ -219,36 +233,22 @@ class _Plans:
 
     # -- results ------------------------------------------------------------------------------------------------
 
-    def _query(self) -> _Results:
-        results = _Results([], [], [], [])
-        for leaf, (factor, value) in self._of.pairs.items():
+    def _results(self, source: Source) -> _Results:
+        """The sums of one side: what pairs pass to vectors and numbers of queries, or of keys."""
+        results = _Results(source, [], [], [], [])
+        if source == "keys":
+            factor, weight = self._of.weight
+            results.token(self._lowered.values, (factor, weight), _GRADIENT_OUT, self._options.value_dim)
+        own = {"query": (frozenset[str](), frozenset("i")), "keys": (frozenset("j"),)}[source]
+        for leaf, value in self._of.pairs.items():
             if isinstance(leaf, Ref):
                 term = next(dot for dot in self._lowered.operands.dots if dot.name == leaf.name)
-                acc = _weighted(f"g{len(results.accumulators)}", value, term.right, term.dim)
-                results.accumulators.append(acc)
-                results.tokens.append(TokenGradient(term.left, "query", acc.name, factor))
-            elif isinstance(leaf, Lookup) and pair_axes(leaf) <= {"i"}:
-                acc = Accumulator(f"g{len(results.accumulators)}", "sum", value, needs_mask=True)
-                results.accumulators.append(acc)
-                results.lookups.append(LookupGradient(leaf, "query", acc.name, factor))
-            elif isinstance(leaf, Lookup) and len(pair_axes(leaf)) == 2:
-                results.scatters.append(Scatter(f"t{len(results.scatters)}", leaf, mul(factor, value)))
-        return results
-
-    def _keys(self) -> _Results:
-        factor, weight = self._of.weight
-        values = _weighted("g0", weight, _GRADIENT_OUT, self._options.value_dim)
-        results = _Results([values], [TokenGradient(self._lowered.values, "keys", "g0", factor)], [], [])
-        for leaf, (factor, value) in self._of.pairs.items():
-            if isinstance(leaf, Ref):
-                term = next(dot for dot in self._lowered.operands.dots if dot.name == leaf.name)
-                acc = _weighted(f"g{len(results.accumulators)}", value, term.left, term.dim)
-                results.accumulators.append(acc)
-                results.tokens.append(TokenGradient(term.right, "keys", acc.name, factor))
-            elif isinstance(leaf, Lookup) and pair_axes(leaf) == frozenset("j"):
-                acc = Accumulator(f"g{len(results.accumulators)}", "sum", value, needs_mask=True)
-                results.accumulators.append(acc)
-                results.lookups.append(LookupGradient(leaf, "keys", acc.name, factor))
+                here, there = (term.left, term.right) if source == "query" else (term.right, term.left)
+                results.token(here, value, there, term.dim)
+            elif isinstance(leaf, Lookup) and pair_axes(leaf) in own:
+                results.number(leaf, value)
+            elif isinstance(leaf, Lookup) and source == "query" and len(pair_axes(leaf)) == 2:
+                results.scatters.append(Scatter(f"t{len(results.scatters)}", leaf, mul(*value)))
         return results
 
     # -- plans --------------------------------------------------------------------------------------------------
@@ -256,21 +256,36 @@ class _Plans:
     def _rows(self) -> KernelPlan:
         """Stored tokens and row values; no sweep."""
         derived = (*self._lowered.operands.derived, *self._of.values.found)
-        return self._kernel(self._module, derived=derived)
+        return replace(self._bare(self._module), derived=derived)
 
     def _plan_of_queries(self, results: _Results) -> KernelPlan:
         module = replace(self._module, tensors=(*self._module.tensors, *self._stored_tensors()))
         parts = self._make_parts(self._lowered.module, self._lowered.rows.mask, self._lowered.positions, self._options)
-        accumulators = tuple(replace(acc, body=_with_dp(acc.body, self._dp)) for acc in results.accumulators)
-        return self._kernel(
-            module,
+        return replace(
+            self._bare(module),
             parts=parts,
             dots=(*self._lowered.operands.dots, self._dp),
-            sweeps=(Sweep(accumulators, "gradients of queries"),),
+            sweeps=(Sweep(self._with_dp(results), "gradients of queries"),),
             score=self._of.score,
             mask=self._lowered.rows.mask,
-            scatters=tuple(replace(s, body=_with_dp(s.body, self._dp)) for s in results.scatters),
+            scatters=tuple(replace(s, body=self._dp_in(s.body)) for s in results.scatters),
         )
+
+    def _joint_plan(self, query: _Results, keys: _Results) -> KernelPlan:
+        """The sweep over keys, which sums over queries on the way."""
+        derived = {d.name: d.heads for d in self._lowered.operands.derived}
+        per_head = any(derived.get(token.token) == "H" for token in keys.tokens)
+        per_head |= any(_reads_heads(lookup.target) for lookup in keys.lookups)
+        plan = self._plan_of_queries(query)
+        columns = tuple(replace(acc, name=f"c{n}") for n, acc in enumerate(self._with_dp(keys)))
+        sweep = replace(plan.sweeps[0], columns=columns, why="gradients of queries, keys and values")
+        return replace(plan, sweeps=(sweep,), columns_per_head=per_head)
+
+    def _with_dp(self, results: _Results) -> tuple[Accumulator, ...]:
+        return tuple(replace(acc, body=self._dp_in(acc.body)) for acc in results.accumulators)
+
+    def _dp_in(self, expr: Expr) -> Expr:
+        return substitute(expr, {DP: Ref(self._dp.name, REAL)})
 
     def _plan_of_keys(self, results: _Results) -> KernelPlan:
         """The plan whose rows are keys."""
@@ -286,17 +301,17 @@ class _Plans:
         accumulators = tuple(
             replace(
                 acc,
-                body=fold(transposed(_with_dp(acc.body, self._dp))),
+                body=fold(transposed(acc.body)),
                 by=exchanged.get(acc.by, acc.by) if acc.weighted else "",
             )
-            for acc in results.accumulators
+            for acc in self._with_dp(results)
         )
         dots = tuple(
             replace(dot, left=exchanged.get(dot.right, dot.right), right=exchanged.get(dot.left, dot.left))
             for dot in (*lowered.operands.dots, self._dp)
         )
-        return self._kernel(
-            module,
+        return replace(
+            self._bare(module),
             parts=self._make_parts(mask_module, mask, positions, options),
             dots=dots,
             sweeps=(Sweep(accumulators, "gradients of keys and values"),),
@@ -305,10 +320,10 @@ class _Plans:
             values=_GRADIENT_OUT,
         )
 
-    def _kernel(self, module: AttentionModule, **fields: object) -> KernelPlan:
-        """A plan without output; `fields` are those that are not empty."""
+    def _bare(self, module: AttentionModule) -> KernelPlan:
+        """A plan without output, and without work so far."""
         lowered, options = self._lowered, self._options
-        plan = KernelPlan(
+        return KernelPlan(
             module=module,
             head_dim=options.head_dim,
             value_dim=options.value_dim,
@@ -327,16 +342,11 @@ class _Plans:
             aux=(),
             facts=(),
         )
-        return replace(plan, **fields)  # pyright: ignore[reportArgumentType]
 
 
-def _tensor(name: str, heads: str, tokens: str, dims: tuple[Expr, ...]) -> TensorParam:
-    return TensorParam(name, REAL, (Size("B"), Size(heads), Size(tokens), *dims))  # pyright: ignore[reportArgumentType]
+def _tensor(name: str, heads: SizeName, tokens: SizeName, dims: tuple[Expr, ...]) -> TensorParam:
+    return TensorParam(name, REAL, (Size("B"), Size(heads), Size(tokens), *dims))
 
 
-def _weighted(name: str, body: Expr, by: str, dim: int) -> Accumulator:
-    return Accumulator(name, "sum", body, weighted=True, needs_mask=True, dim=dim, by=by)
-
-
-def _with_dp(expr: Expr, term: DotTerm) -> Expr:
-    return substitute(expr, {DP: Ref(term.name, REAL)})
+def _reads_heads(target: Lookup) -> bool:
+    return any(isinstance(node, Index) and node.name in ("h", "hk") for node in walk(target))

@@ -89,7 +89,7 @@ def test_every_case_of_the_library_in_float64(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("backend", ["torch", "interpret", "cpp"])
 def test_back_ends_agree(name: str, backend: Backend) -> None:
     source, tensors = SPECS[name]
     op = attnc.compile(source=source, backend=backend, tile=(16, 16))
@@ -98,13 +98,13 @@ def test_back_ends_agree(name: str, backend: Backend) -> None:
         assert_gradients(op, tokens(), tensors)
 
 
-@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("backend", ["torch", "interpret", "cpp"])
 def test_maps_of_tokens_and_of_the_output(backend: Backend) -> None:
     op = attnc.compile(source=MAPPED, backend=backend, tile=(16, 16))
     assert_gradients(op, tokens(), {"gain": torch.tensor([0.5, 1.0, 1.5, 2.0])})
 
 
-@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("backend", ["torch", "interpret", "cpp"])
 @pytest.mark.parametrize(
     "options", [{"q_offset": "end"}, {"q_offset": torch.tensor([3, 20])}, {"k_offset": 5, "q_offset": 30}], ids=str
 )
@@ -115,7 +115,7 @@ def test_offsets(backend: Backend, options: dict[str, Any]) -> None:
         assert_gradients(op, tokens(n=25), {}, **options)
 
 
-@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("backend", ["torch", "interpret", "cpp"])
 def test_packed_documents_equal_documents_one_by_one(backend: Backend) -> None:
     op = attnc.compile(source=SPECS["softmax"][0], backend=backend, tile=(16, 16))
     q, k, v = [x[:1].requires_grad_() for x in tokens()]
@@ -136,6 +136,48 @@ def test_statistics_pass_gradients_back() -> None:
         return op(*given, return_aux=True)[1].lse
 
     torch.autograd.gradcheck(lse, (q[:1, :, :5], k[:1, :, :6], v[:1, :, :6]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_every_case_of_the_library_in_cpp(case: Case) -> None:
+    assert_case_in_cpp(case)
+
+
+@pytest.mark.parametrize(
+    "name", ["strided", "neighborhood_2d", "longformer", "relative_table", "t5", "rope", "duo", "graph", "halo"]
+)
+def test_cases_of_the_library_in_cpp(name: str) -> None:
+    """Parts, boxes, lists, tables that pairs look up, token maps, masks that differ by head."""
+    assert_case_in_cpp(next(case for case in cases() if case.name == name))
+
+
+def assert_case_in_cpp(case: Case) -> None:
+    drawn = draw(case)
+    op = attnc.compile(f"std:{case.name}", params=dict(case.params), backend="cpp")
+    given = [x.detach().float() for x in (drawn.q, drawn.k, drawn.v)]
+    tensors = {name: x.detach().float() if x.is_floating_point() else x for name, x in drawn.tensors.items()}
+    options = drawn.offsets if case.scale is None else {"scale": case.scale, **drawn.offsets}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttncWarning)  # rows without keys
+        assert_gradients(op, given, tensors, **options)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_strands_of_cpp(threads: int, heads: int) -> None:
+    """Sums over queries by any number of threads, several of them for one head."""
+    op = attnc.compile(source=SPECS["bias of rows and columns"][0], backend="cpp")
+    given = tokens(n=700, m=200, heads=2, key_heads=heads)
+    tensors = {"x": torch.randn(2, 700), "y": torch.randn(2, 200)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first, second = (op_gradients(op, Inputs(*given, tensors, {}, {})) for _ in range(2))
+        assert_gradients(op, given, tensors)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, second[name]) for name, a in first.items())
 
 
 def test_a_spec_without_a_derived_backward_says_so_and_is_right() -> None:

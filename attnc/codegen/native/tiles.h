@@ -1,7 +1,7 @@
 // Inner products and sums of value vectors, a few queries by NR columns at a time in registers; packing of keys.
 
-// s[R][KB] = left[R][D] times a packed tile of keys: KB / NR blocks of [D][NR].
-template <int R, int D> OUTLINE void inner_products(const float* left, const float* keys, float* s) {
+// s[R][KB] = left[R][D], rows S apart, times a packed tile of keys: KB / NR blocks of [D][NR].
+template <int R, int D, int S> OUTLINE void inner_products(const float* left, const float* keys, float* s) {
   for (int block = 0; block < KB / NR; block++, keys += D * NR, s += NR) {
     vf sum[R][NV];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = vf{};
@@ -9,7 +9,7 @@ template <int R, int D> OUTLINE void inner_products(const float* left, const flo
       vf k[NV];
       UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
       UNROLL for (int r = 0; r < R; r++) {
-        const vf q = bf(left[r * D + d]);
+        const vf q = bf(left[r * S + d]);
         UNROLL for (int n = 0; n < NV; n++) sum[r][n] += q * k[n];
       }
     }
@@ -36,6 +36,30 @@ template <int R, int DV> OUTLINE void weighted_sum(const float* w, const float* 
   constexpr int whole = DV / NR * NR, rest = (DV - whole) / V;
   for (int d = 0; d < whole; d += NR) weighted_columns<R, DV, NV>(w, values + d, factor, o + d);
   if constexpr (rest > 0) weighted_columns<R, DV, rest>(w, values + whole, factor, o + whole);
+}
+
+// Columns R of w[rows][KB], times values[rows][S], added to o[R][DV].
+template <int R, int DV, int S, int N> INLINE void added_columns(const float* w, const float* values, int rows, float* o) {
+  vf sum[R][N];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = ld(o + r * DV + n * V);
+  _Pragma("GCC unroll 4") for (int s = 0; s < rows; s++) {
+    vf v[N];
+    UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + s * S + n * V);
+    UNROLL for (int r = 0; r < R; r++) {
+      const vf p = bf(w[s * KB + r]);
+      UNROLL for (int n = 0; n < N; n++) sum[r][n] += p * v[n];
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) st(o + r * DV + n * V, sum[r][n]);
+}
+
+// o[KB][DV] += w[rows][KB] transposed times values[rows][S].
+template <int DV, int S> OUTLINE void column_sum(const float* w, const float* values, int rows, float* o) {
+  constexpr int whole = DV / NR * NR, rest = (DV - whole) / V, R = 4;
+  for (int j = 0; j < KB; j += R) {
+    for (int d = 0; d < whole; d += NR) added_columns<R, DV, S, NV>(w + j, values + d, rows, o + j * DV + d);
+    if constexpr (rest > 0) added_columns<R, DV, S, rest>(w + j, values + whole, rows, o + j * DV + whole);
+  }
 }
 
 // A row of a tensor as floats, zeros where it does not exist and behind its end.
@@ -108,6 +132,7 @@ struct Call {
   int64_t groups, units, col_tiles, seqs_per_group, rows_per_head, heads_per_tile, range_batches, range_heads;
   int64_t item_count, states, segment;  // states of one head; key tiles of a segment
   int64_t shared, threads;
+  int64_t strands, heads_at_once;  // of stages with columns: strands of a head, and heads that run side by side
   void (*parallel)(void (*)(void*, int64_t, int64_t), void*, int64_t, int64_t);
 };
 

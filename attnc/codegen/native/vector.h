@@ -311,6 +311,9 @@ template <class T> INLINE vi look_int(const T* p, vl at, bool exists) {
 template <class T> INLINE vl look_wide(const T* p, vl at, bool exists) {
   return exists ? lanes([&](int n) { return (int64_t)number(p[lane(at, n)]); }) : vl{};
 }
+INLINE void scatter(float* table, vl at, vf x, bool exists) {
+  if (exists) for (int n = 0; n < V; n++) if (x[n] != 0) table[lane(at, n)] += x[n];
+}
 template <class T> INLINE vi look_bool(const T* p, vl at, bool exists) {
   vi x{};
   if (exists) for (int n = 0; n < V; n++) x[n] = -(int32_t)number(p[lane(at, n)]);
