@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from attnc.call_kinds import may_list, needs_wide, starts_at_zero, variant_of
 from attnc.call_tables import CallTables
 from attnc.calls import refuse
 from attnc.codegen.cache import key_of, load_entry, load_source, making, store_entry
@@ -24,11 +25,10 @@ from attnc.codegen.cpp_kernel import CppModule, CppStage, CppVariant, lower_cpp
 from attnc.codegen.cpp_levels import NoCppError
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
-from attnc.codegen.launch_cpp import TYPES, CppRunner, Work
+from attnc.codegen.launch_cpp import TYPES, CppRunner, Prepared, Work
 from attnc.cpp_work import Manner, few_rows, reads_data, sizes_that_tell, works_of
 from attnc.diagnostics import warn_user
 from attnc.ir.dependence import has_tile_maps, is_aligned, looks_up_positions
-from attnc.ir.intervals import MAX_POSITION
 from attnc.ir.merge import splits
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
@@ -48,13 +48,12 @@ _INTERPRET_TILE = Tile(32, 32)
 _KEPT_WORK = 64
 #: Tiles of the C++ back end, which knows no others.
 _CPP_TILE = Tile(64, 64)
-#: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
-_LISTED = {"cpu": 1 << 12}
-_LISTED_ON_DEVICE = 1 << 22
 _DEFAULT_TILES = {"torch": _TORCH_TILE, "interpret": _INTERPRET_TILE}
 _KERNEL_CLASSES = (Arg, KernelText, TritonModule, Variant, CppModule, CppStage, CppVariant)
 
 Outputs = tuple[Tensor, dict[str, Tensor]]
+#: How to run calls like an earlier one.
+Repeat = tuple[PlanOptions, Prepared]
 
 
 @dataclass(slots=True)
@@ -92,8 +91,11 @@ class Executor:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, call: CallInputs) -> Outputs:
-        """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them."""
+    def run(self, call: CallInputs, keep: Callable[[Repeat], None] | None = None) -> Outputs:
+        """The output [B, H, N, Dv] in the dtype of q, and the statistics [B, H, N] when the call asks for them.
+
+        `keep` is given how to run calls like this one, if sizes and layouts tell all about them.
+        """
         backend = self.able(self.choose(call.q.device.type), call)
         if backend == "interpret" and call.q.dtype == torch.bfloat16:
             return self._upcast(call)
@@ -104,8 +106,8 @@ class Executor:
         if backend == "torch":
             return run_torch(self.plan(options), call, tables)
         if backend == "cpp":
-            return self._run_cpp(options, call, tables)
-        variant = _variant(call)
+            return self._run_cpp(options, call, tables, keep)
+        variant = variant_of(call)
         self.emitted, self._ran = (options, variant), ""
         module = self.kernels(options, variant)
         return run_module(module, call, self._runner(backend, options, variant), self._on_device(options, call, tables))
@@ -126,7 +128,13 @@ class Executor:
             return "torch"
         return backend
 
-    def _run_cpp(self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...]) -> Outputs:
+    def _run_cpp(
+        self,
+        options: PlanOptions,
+        call: CallInputs,
+        tables: tuple[PartTables, ...],
+        keep: Callable[[Repeat], None] | None,
+    ) -> Outputs:
         """On the C++ back end; token maps by torch."""
         plan = self.plan(options)
         runner = self._cpp_runner(options, self._cpp_variant(options, call))
@@ -141,7 +149,16 @@ class Executor:
             tables=bool(plan.scatters),
         )
         works = self._works(options, call, tables, manner)
-        return runner.run(call, derived_tokens(plan, call, torch.float32), works)
+        derived = derived_tokens(plan, call, torch.float32)
+        prepared = runner.prepare(call, derived, works)
+        if keep is not None and not derived and not self._data[options] and sizes_that_tell(call) is not None:
+            keep((options, prepared))
+        return prepared.run({"q": call.q, "k": call.k, "v": call.v, **call.tensors, **derived})
+
+    def repeat(self, found: Repeat, tensors: Mapping[str, Tensor]) -> Outputs:
+        """Run a call like an earlier one, whose `prepared` was kept."""
+        self.planned, self._ran = found[0], found[1].module.source
+        return found[1].run(tensors)
 
     def _works(
         self, options: PlanOptions, call: CallInputs, tables: tuple[PartTables, ...], manner: Manner
@@ -173,7 +190,7 @@ class Executor:
         given = {"q": call.q, "k": call.k, "v": call.v, **call.tensors}
         types = tuple((name, TYPES[tensor.dtype]) for name, tensor in given.items())
         few = few_rows(self.plan(options), call)
-        return CppVariant(types, call.cu_q is not None, _needs_wide(call), call.return_aux, few)
+        return CppVariant(types, call.cu_q is not None, needs_wide(call), call.return_aux, few)
 
     def differentiate(
         self, call: CallInputs, gradients: tuple[Tensor, Mapping[str, Tensor]], wanted: frozenset[str]
@@ -209,12 +226,12 @@ class Executor:
     def options(self, call: CallInputs, backend: str) -> PlanOptions:
         """What the plan of a call is made for."""
         tile = _CPP_TILE if backend == "cpp" else self.tile or _DEFAULT_TILES.get(backend)
-        aligned = _starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
-        may_list = _may_list(call)
-        listed = looks_up_positions(self.module.mask) and may_list
+        aligned = starts_at_zero(call) and is_aligned(self.module, call.q.shape[2], call.k.shape[2])
+        long_enough = may_list(call)
+        listed = looks_up_positions(self.module.mask) and long_enough
         sizes = (call.q.shape[-1], call.v.shape[-1], call.q.element_size())
         options = PlanOptions(*sizes, tile, aligned, listed, training=call.training)
-        return self.numbered(options) if may_list else options
+        return self.numbered(options) if long_enough else options
 
     def numbered(self, options: PlanOptions) -> PlanOptions:
         """For calls whose numbers are known: where closed forms are more than the live tiles, tiles are listed."""
@@ -338,43 +355,3 @@ class _DeviceModule:
         """Run one launch on the current device."""
         kernel = getattr(self._emitted, launch.kernel.name)
         kernel[(launch.programs,)](**launch.arguments, num_warps=self._config.warps, num_stages=self._config.stages)
-
-
-def _variant(call: CallInputs) -> Variant:
-    """What a call changes in the text of its kernels."""
-
-    def kind(offset: object) -> Any:
-        return "tensor" if isinstance(offset, Tensor) else "end" if isinstance(offset, str) else "int"
-
-    if call.cu_q is not None and any(isinstance(o, Tensor) for o in (call.q_offset, call.k_offset)):
-        refuse('q_offset, k_offset: packed documents take an int or "end"')
-    return Variant(
-        packed=call.cu_q is not None,
-        q_offset=kind(call.q_offset),
-        k_offset=kind(call.k_offset),
-        wide=_needs_wide(call),
-        aux=call.return_aux,
-        wide_tensors=frozenset(name for name, tensor in call.tensors.items() if tensor.dtype == torch.int64),
-    )
-
-
-def _starts_at_zero(call: CallInputs) -> bool:
-    """Whether row r of queries and of keys is position r."""
-    starts = (call.q_offset, call.k_offset)
-    return call.cu_q is None and all(isinstance(start, int) and start == 0 for start in starts)
-
-
-def _may_list(call: CallInputs) -> bool:
-    """Whether a call is long enough to look at what its mask looks up, and its offsets are known on the host."""
-    queries, keys = call.q.shape[2], call.k.shape[2]
-    known = call.cu_q is None and not any(isinstance(x, Tensor) for x in (call.q_offset, call.k_offset))
-    return known and queries > 1 and queries * keys >= _LISTED.get(call.q.device.type, _LISTED_ON_DEVICE)
-
-
-def _needs_wide(call: CallInputs) -> bool:
-    """Whether a position may be so large that sums of two of them leave 32 bits: offsets on the device may be."""
-    if isinstance(call.q_offset, Tensor) or isinstance(call.k_offset, Tensor):
-        return True
-    q = call.q_offset if isinstance(call.q_offset, int) else 0
-    reach = (abs(q) + call.q.shape[2], abs(call.k_offset) + call.k.shape[2])
-    return max(reach) > MAX_POSITION

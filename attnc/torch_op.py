@@ -21,6 +21,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from attnc.codegen.launch import CallInputs
 from attnc.empty_masks import warn_of_empty_mask
 from attnc.executor import Executor
 from attnc.folding import Folding
+from attnc.repeats import Repeats
 from attnc.row_watch import RowWatch
 from attnc.signature import Signature
 from attnc.training import Training
@@ -72,9 +74,14 @@ _EXECUTORS: dict[str, Executor] = {}
 def _register(name: str, executor: Executor) -> TorchOps:
     signature, watch = Signature(executor.module), RowWatch(executor.module, executor.key)
     training = Training(executor)
-    plain, plain_function = _Registration(name, executor, training, signature, False, watch).register()
+
+    def registered(name: str, *, aux: bool) -> tuple[Any, Any]:
+        repeats = Repeats(signature.tensors)
+        return _Registration(name, executor, training, signature, aux, watch, repeats).register()
+
+    plain, plain_function = registered(name, aux=False)
     if signature.statistics:
-        stats, stats_function = _Registration(f"{name}_stats", executor, training, signature, True, watch).register()
+        stats, stats_function = registered(f"{name}_stats", aux=True)
     else:
         stats, stats_function = plain, plain_function
     return TorchOps(name, signature, plain, stats, plain_function, stats_function)
@@ -90,6 +97,7 @@ class _Registration:
     signature: Signature
     aux: bool
     watch: RowWatch
+    repeats: Repeats  # each op its own
 
     def register(self) -> tuple[Any, Any]:
         """The overload of the forward, and the autograd function around it."""
@@ -122,9 +130,14 @@ class _Registration:
     # -- implementations ---------------------------------------------------------------------------------------------
 
     def _forward(self, *args: Any) -> Any:
+        key = self.repeats.key(args)
+        known = self.repeats.known.get(key)
+        if known is not None:
+            out, aux = self.executor.repeat(known, dict(zip(self.repeats.names, args, strict=False)))
+            return _outputs(out, *(aux[name] for name in self._names))
         call = check_call(self.executor.module, self.signature.unflatten(args, aux=self.aux))
         _look_at_rows(self.watch, call)
-        out, aux = self.executor.run(call)
+        out, aux = self.executor.run(call, partial(self.repeats.keep, key))
         return _outputs(out.contiguous(), *(aux[name].contiguous() for name in self._names))
 
     def _train(self, *args: Any) -> Any:
@@ -217,6 +230,8 @@ def _below(run: Any) -> Any:
         if torch.is_autocast_enabled(device):
             with torch.no_grad(), torch.autocast(device, enabled=False):
                 return run(*args)
+        if not torch.is_grad_enabled():
+            return run(*args)
         with torch.no_grad():
             return run(*args)
 

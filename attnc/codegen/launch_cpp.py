@@ -17,9 +17,10 @@ from attnc.codegen.cpp_kernel import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, C
 from attnc.codegen.launch import CallInputs
 from attnc.codegen.states import column_key, scatter_key, state_key
 from attnc.diagnostics import InternalError
-from attnc.ir.plan import Accumulator, Scatter
+from attnc.ir.plan import Accumulator
 
 Ints = NDArray[Any]
+_AUX = "aux:"
 #: C++ element types.
 TYPES = {
     torch.float32: "float",
@@ -79,48 +80,39 @@ class CppRunner:
         self.module = module
         self._library = load_library(module.source)
 
-    def run(
-        self, call: CallInputs, derived: Mapping[str, torch.Tensor], works: Sequence[Work]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The output [B, H, N, Dv] and the statistics [B, H, N] in float32. `works` are those of the plan's parts.
+    def prepare(self, call: CallInputs, derived: Mapping[str, torch.Tensor], works: Sequence[Work]) -> Prepared:
+        """All of a call but its addresses. `works` are those of the plan's parts."""
+        shape = tuple(call.q.shape[:3])
+        made = self._made(call, max((work.strands * work.heads_at_once for work in works), default=1))
+        tensors = {"q": call.q, "k": call.k, "v": call.v, **call.tensors, **derived}
+        tensors |= {name: torch.empty(x.shape, dtype=x.dtype, device="meta") for name, x in made.items()}
+        stages = [(stage, works[stage.part]) for stage in self.module.stages]
+        launches = [self._launch(stage, call, tensors, work) for stage, work in stages if work.unit_seq.size]
+        return Prepared(self.module, made, launches if all(shape) else [])
 
-        Accumulators that the plan saves are among the statistics, by `state_key`. Of a plan without an output all
-        accumulators, columns and sums into tables are, by their keys; the output has no features then.
-        """
+    def _made(self, call: CallInputs, strands: int) -> dict[str, _Made]:
+        """What a call makes itself, by name: `out`, then by the keys that arguments have."""
         plan = self.module.plan
-        shape = call.q.shape[:3]
-        out = call.q.new_empty((*shape, 0 if plan.output is None else call.v.shape[-1]))
-        names = [binding.name for binding in plan.aux] if self.module.variant.aux else []
-        aux = {name: call.q.new_empty(shape, dtype=torch.float32) for name in names}
-        tensors = {"q": call.q, "k": call.k, "v": call.v, "out": out, **call.tensors, **derived}
-        tensors.update({f"aux:{name}": tensor for name, tensor in aux.items()})
+        shape = tuple(call.q.shape[:3])
+        aux = plan.aux if self.module.variant.aux else ()
         kept = plan.accumulators if len(plan.stages) > 1 or plan.output is None else plan.saved
-        tensors.update({state_key(acc): _state(acc, call) for acc in kept})
-        returned = plan.accumulators if plan.output is None else plan.saved
-        aux.update({state_key(acc): tensors[state_key(acc)] for acc in returned})
-        columns = {column_key(acc): self._column(acc, call) for acc in plan.columns}
-        strands = max((work.strands * work.heads_at_once for work in works), default=1)
-        tables = {scatter_key(s): _tables(s, call, strands) for s in plan.scatters}
-        tensors.update(columns | tables)
-        if out.numel() or aux or columns:
-            for stage in self.module.stages:
-                self._launch(stage, call, tensors, works[stage.part])
-        return out, {**aux, **columns, **{name: table.sum(0) for name, table in tables.items()}}
-
-    def _column(self, acc: Accumulator, call: CallInputs) -> torch.Tensor:
-        """A sum over queries, for each query head or each key head; stages add to it."""
         heads = call.q.shape[1] if self.module.query_heads else call.k.shape[1]
-        shape = (call.k.shape[0], heads, call.k.shape[2])
-        return call.k.new_zeros((*shape, acc.dim) if acc.weighted else shape, dtype=torch.float32)
+        columns = (call.k.shape[0], heads, call.k.shape[2])
+        found = {"out": _Made((*shape, 0 if plan.output is None else call.v.shape[-1]), call.q.dtype)}
+        found |= {f"{_AUX}{binding.name}": _Made(shape) for binding in aux}
+        found |= {state_key(acc): _Made(_sizes(shape, acc)) for acc in kept}
+        found |= {column_key(acc): _Made(_sizes(columns, acc), summed=True) for acc in plan.columns}
+        for scatter in plan.scatters:
+            table = call.tensors[scatter.target.tensor].shape
+            found[scatter_key(scatter)] = _Made((strands, *table), summed=True)
+        return found
 
-    def _launch(self, stage: CppStage, call: CallInputs, tensors: Mapping[str, torch.Tensor], work: Work) -> None:
-        ints, pointers, reals = _arguments(stage.args, call, tensors)
-        if not work.unit_seq.size or not all(call.q.shape[:3]):
-            return
-        arrays = (ints, pointers, reals, work.seqs, work.unit_seq, work.unit_rows, work.ranges, work.items,
+    def _launch(self, stage: CppStage, call: CallInputs, tensors: Mapping[str, torch.Tensor], work: Work) -> _Launch:
+        ints, keys, reals = _arguments(stage.args, call, tensors)
+        arrays = (ints, None, reals, work.seqs, work.unit_seq, work.unit_rows, work.ranges, work.items,
                   work.unit_states, work.runs, work.cols, work.col_seq)  # fmt: skip
         filled = _Call(
-            *(array.ctypes.data for array in arrays),
+            *(None if array is None else array.ctypes.data for array in arrays),
             work.groups,
             len(work.unit_seq),
             len(work.cols),
@@ -138,31 +130,87 @@ class CppRunner:
             work.heads_at_once,
             parallel(),
         )
-        if getattr(self._library, stage.name)(ctypes.byref(filled)) != 0:
-            raise MemoryError(f"no memory to pack {len(work.cols) * KEYS} keys of one head in float32")
+        return _Launch(getattr(self._library, stage.name), filled, keys, (ints, reals, work))
 
 
-def _state(acc: Accumulator, call: CallInputs) -> torch.Tensor:
-    shape = call.q.shape[:3]
-    return call.q.new_empty((*shape, acc.dim) if acc.weighted else shape, dtype=torch.float32)
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A tensor that a call makes; one that is `summed` into begins at zero."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    summed: bool = False
+
+    def make(self) -> torch.Tensor:
+        return (torch.zeros if self.summed else torch.empty)(self.shape, dtype=self.dtype)
 
 
-def _tables(scatter: Scatter, call: CallInputs, strands: int) -> torch.Tensor:
-    """A table for each strand that runs at the same time."""
-    return call.q.new_zeros((strands, *call.tensors[scatter.target.tensor].shape), dtype=torch.float32)
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """One stage of a call: its function, its arguments but the addresses of the tensors `keys`, what it points to."""
+
+    function: Any
+    filled: _Call
+    keys: tuple[str, ...]
+    alive: tuple[Any, ...]
+
+    def run(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Run it on these tensors."""
+        pointers = (ctypes.c_void_p * len(self.keys))(*[tensors[key].data_ptr() for key in self.keys])
+        filled = _Call.from_buffer_copy(self.filled)
+        filled.ptrs = ctypes.addressof(pointers)
+        if self.function(ctypes.byref(filled)) != 0:
+            raise MemoryError(f"no memory to pack {filled.col_tiles * KEYS} keys of one head in float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call that can be run again, on tensors of the same dtypes, shapes and strides. `made`: what it makes itself."""
+
+    module: CppModule
+    made: Mapping[str, _Made]
+    launches: Sequence[_Launch]
+
+    def run(self, given: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The output [B, H, N, Dv] and the statistics [B, H, N] in float32, of tensors by name.
+
+        Accumulators that the plan saves are among the statistics, by `state_key`. Of a plan without an output all
+        accumulators, columns and sums into tables are, by their keys; the output has no features then.
+        """
+        made = {name: tensor.make() for name, tensor in self.made.items()}
+        tensors = {**given, **made}
+        for launch in self.launches:
+            launch.run(tensors)
+        return made["out"], {**self._statistics(made), **self._sums(made)}
+
+    def _statistics(self, made: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        plan = self.module.plan
+        left = plan.accumulators if plan.output is None else plan.saved
+        found = {name.removeprefix(_AUX): tensor for name, tensor in made.items() if name.startswith(_AUX)}
+        return found | {state_key(acc): made[state_key(acc)] for acc in left}
+
+    def _sums(self, made: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        plan = self.module.plan
+        columns = {column_key(acc): made[column_key(acc)] for acc in plan.columns}
+        return columns | {scatter_key(s): made[scatter_key(s)].sum(0) for s in plan.scatters}
+
+
+def _sizes(shape: tuple[int, ...], acc: Accumulator) -> tuple[int, ...]:
+    return (*shape, acc.dim) if acc.weighted else shape
 
 
 def _arguments(
     args: Sequence[Arg], call: CallInputs, tensors: Mapping[str, torch.Tensor]
-) -> tuple[Ints, Ints, NDArray[np.float64]]:
+) -> tuple[Ints, tuple[str, ...], NDArray[np.float64]]:
+    """Integers, names of the tensors whose addresses are wanted, and reals."""
     sizes = {"B": call.q.shape[0], "H": call.q.shape[1], "Hk": call.k.shape[1]}
     ints: list[int] = []
-    pointers: list[int] = []
+    keys: list[str] = []
     reals: list[float] = []
     for arg in args:
         match arg.role:
             case "pointer":
-                pointers.append(tensors[arg.key].data_ptr())
+                keys.append(arg.key)
             case "stride":
                 ints.append(tensors[arg.key].stride(arg.axis))
             case "size":
@@ -175,7 +223,7 @@ def _arguments(
                 ints.append(int(call.params[arg.key]))
             case _:
                 raise InternalError(f"an argument of role {arg.role} in C++")
-    return np.array(ints, np.int64), np.array(pointers, np.int64), np.array(reals, np.float64)
+    return np.array(ints, np.int64), tuple(keys), np.array(reals, np.float64)
 
 
-__all__ = ["AT_ONCE", "FEW_ROWS", "KEYS", "ROWS", "TYPES", "CppRunner", "Work"]
+__all__ = ["AT_ONCE", "FEW_ROWS", "KEYS", "ROWS", "TYPES", "CppRunner", "Prepared", "Work"]

@@ -393,3 +393,29 @@ def test_a_copy_in_another_process(tmp_path: Path) -> None:
     code = f"import pickle; print(pickle.load(open({str(path)!r}, 'rb')).name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == op.name
+
+
+def test_calls_like_an_earlier_one_differ_in_values_and_addresses_only() -> None:
+    op = attnc.compile("std:sliding_window", params={"size": 5}, backend="cpp")
+    random = torch.Generator().manual_seed(0)
+    for shape, scale in [((1, 2, 9, 8), None), ((1, 2, 9, 8), None), ((1, 2, 9, 8), 0.5), ((2, 2, 7, 8), None)] * 2:
+        q, k, v = torch.randn((3, *shape), generator=random)
+        exact = op.reference(q, k, v, scale=scale, q_offset=1)
+        torch.testing.assert_close(op(q, k, v, scale=scale, q_offset=1).double(), exact, rtol=1e-5, atol=1e-5)
+        spread = q.transpose(1, 2).contiguous().transpose(1, 2)
+        torch.testing.assert_close(op(spread, k, v, scale=scale, q_offset=1).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_call_like_an_earlier_one_is_still_checked() -> None:
+    op = attnc.compile("std:causal", backend="cpp")
+    q = torch.zeros(1, 1, 4, 8)
+    starts = torch.tensor([0, 4])
+    op(q, q, q, cu_seqlens=starts)
+    with pytest.raises(attnc.CallError, match="cu_seqlens"):
+        op(q, q, q, cu_seqlens=torch.tensor([0, 5]))
+    op(q, q, q, q_offset=torch.tensor([3]))
+    with pytest.raises(attnc.CallError, match="q_offset"):
+        op(q, q, q, q_offset=torch.tensor([2**31 - 2]))
+    op(q, q, q)
+    with pytest.raises(attnc.CallError, match="dtype"):
+        op(q, q.half(), q)
