@@ -11,7 +11,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format golden clean
+.PHONY: help demo test test-all lint format golden bench-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ lint: $(VENV)/dev.stamp ## ruff check, ruff format --check, pyright
 format: $(VENV)/dev.stamp ## lay out the code, fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+bench-cpu: $(VENV)/dev.stamp ## the C++ back end beside torch's attention: docs/benchmarks.md, build/cpu.json; ARGS=--flex
+	mkdir -p build
+	$(BIN)/python benchmarks/cpu.py --docs --json build/cpu.json $(ARGS)
 
 golden: $(VENV)/dev.stamp ## write the golden files anew; read the diff before committing it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --update-golden $(ARGS)

@@ -81,6 +81,8 @@ class Executor:
     #: Makes other plans than the module's forward: those of its backward.
     maker: Callable[[PlanOptions], KernelPlan] | None = None
     _tables: CallTables = field(default_factory=CallTables)
+    #: The work of the last call in C++ that was not like an earlier one.
+    worked: tuple[Work, ...] = ()
     #: What the last call ran: before any, 16-bit inputs with head dimension 64 on a GPU.
     planned: PlanOptions = PlanOptions(64, 64)
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
@@ -148,7 +150,7 @@ class Executor:
             columns=bool(plan.columns),
             tables=bool(plan.scatters),
         )
-        works = self._works(options, call, tables, manner)
+        works = self.worked = self._works(options, call, tables, manner)
         derived = derived_tokens(plan, call, torch.float32)
         prepared = runner.prepare(call, derived, works)
         if keep is not None and not derived and not self._data[options] and sizes_that_tell(call) is not None:

@@ -1,24 +1,31 @@
 """The C++ back end beside torch's attention and compiled FlexAttention, on this machine.
 
-    python benchmarks/cpu.py [--rounds R] [--longest N] [--json FILE] [--flex]
+    python benchmarks/cpu.py [--rounds R] [--longest N] [--json FILE] [--flex] [--docs]
 
 Peers are called in turn within each round; the ratio is the median over the rounds of peer over attnc, so what slows
 the machine down slows both. GFLOP/s count the pairs that the mask keeps (4 D each). B = 1, H = 4, as many threads as
-torch has.
+torch has. `--docs` writes the table of docs/benchmarks.md and its picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from cpu_report import Found, report, write_docs
 
 import attnc
 
@@ -137,6 +144,105 @@ def decoding(rounds: int) -> float:
         return compared(lambda: op(q, k, v), {"read": lambda: (k.sum(), v.sum())}, rounds)[1]["read"]
 
 
+def training(rounds: int) -> dict[str, float]:
+    """Causal attention of 4096 tokens: time of the backward over that of the forward, and of both over torch's."""
+    op = attnc.compile("std:causal", backend="cpp")
+    q, k, v = (torch.randn(1, HEADS, 4096, 64, requires_grad=True) for _ in range(3))
+    seed = torch.randn(1, HEADS, 4096, 64)
+
+    def forward() -> None:
+        with torch.no_grad():
+            op(q, k, v)
+
+    out = op(q, k, v)
+    alone = {"forward": forward}
+    backward = compared(lambda: torch.autograd.grad(out, (q, k, v), seed, retain_graph=True), alone, rounds)[1]
+
+    def both(attend: Callable[..., torch.Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(attend(q, k, v), (q, k, v), seed)
+
+    sdpa = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True)
+    peers = compared(both(op), {"sdpa": both(sdpa)}, rounds)[1]
+    return {"backward over forward": 1 / backward["forward"], "both over SDPA": peers["sdpa"]}
+
+
+MASKS: dict[str, dict[str, int]] = {
+    "streaming": {"sink": 4, "window": 1024},
+    "dilated_window": {"size": 2048, "dilation": 4},
+    "strided": {"stride": 32},
+    "neighborhood_1d": {"length": 4096, "window": 1023},
+    "neighborhood_2d": {"height": 64, "width": 64, "window_y": 24, "window_x": 24},
+    "maxvit_grid": {"height": 64, "width": 64, "size": 16},
+    "radial": {"frames": 16, "per_frame": 256},
+}
+
+
+def visited(op: attnc.Op) -> int:
+    """Pairs in the tiles that the last call of an op visited, for one head."""
+    total = 0
+    for work in op._executor.worked:
+        ends = np.concatenate(([0], np.cumsum(work.runs[:, 1])))
+        tiles = ends[work.ranges[0, 0].sum(1)] - ends[work.ranges[0, 0, :, 0]]
+        total += int((tiles * (work.unit_rows >= 0).sum(1)).sum()) * work.cols.shape[1]
+    return total
+
+
+def sparse(rounds: int) -> dict[str, float]:
+    """GFLOP/s over the visited tiles of masks of the library, over that of full attention of as many tokens."""
+    q = torch.randn(1, HEADS, 4096, 64)
+    full = attnc.compile("std:full", backend="cpp")
+    found: dict[str, float] = {}
+    for name, params in MASKS.items():
+        op = attnc.compile(f"std:{name}", params=params, backend="cpp")
+        with torch.no_grad():
+            ratio = compared(lambda op=op: op(q, q, q), {"full": lambda: full(q, q, q)}, rounds)[1]["full"]
+        found[name] = ratio * visited(op) / 4096**2
+    return found
+
+
+START = """
+import time, torch
+q = torch.randn(1, 2, 300, 64)
+start = time.perf_counter()
+import attnc
+attnc.compile("std:causal", backend="cpp")(q, q, q)
+print(time.perf_counter() - start)
+"""
+MEMORY = """
+import resource, torch, attnc
+op = attnc.compile("std:causal", backend="cpp")
+q = torch.randn(1, 4, {n}, 64)
+op(q[:, :, :100], q[:, :, :100], q[:, :, :100])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = op(q, q, q)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - out.numel() * 4 / 2**20)
+"""
+
+
+def in_process(text: str, cache: str) -> float:
+    """What a new process prints, with a cache of its own."""
+    environment = {**os.environ, "ATTNC_CACHE_DIR": cache}
+    done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True, env=environment)
+    return float(done.stdout)
+
+
+def around(rounds: int) -> dict[str, float]:
+    """Seconds to a first output from an empty cache and from a warm one, of a call of one pair; MB beside tensors."""
+    cold: list[float] = []
+    warm: list[float] = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            cold.append(in_process(START, cache))
+            warm.append(in_process(START, cache))
+    with tempfile.TemporaryDirectory() as cache:
+        memory = {n: in_process(MEMORY.format(n=n), cache) for n in (4096, 16384)}
+    op, q = attnc.compile("std:causal", backend="cpp"), torch.randn(1, 1, 1, 64)
+    with torch.no_grad():
+        calls = sorted(timed(lambda: op(q, q, q)) for _ in range(2000))
+    return {"cold": statistics.median(cold), "warm": statistics.median(warm), "call": calls[len(calls) // 4],
+            **{f"memory {n}": megabytes for n, megabytes in memory.items()}}  # fmt: skip
+
+
 def means(rows: list[Row]) -> list[str]:
     """Geometric means over the lengths."""
     lines: list[str] = []
@@ -155,6 +261,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--longest", type=int, default=8192)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--docs", action="store_true", help="write the table and the picture of docs/benchmarks.md")
     parser.add_argument("--flex", action="store_true", help="measure FlexAttention, too; it compiles for minutes")
     options = parser.parse_args()
     lengths = [n for n in (1024, 2048, 4096, 8192, 16384) if n <= options.longest]
@@ -171,11 +278,15 @@ def main() -> None:
             line = f"{row.case:<12}{row.dtype:<9} D {row.dim:<4} N {n:<6}{row.ms:9.2f} ms {row.gflops:6.0f} GFLOP/s"
             print(line, ratios, sep="  ", flush=True)
     print("\nGeometric means over N:", *means(rows), sep="\n")
-    for name, ratio in overheads(4096, options.rounds).items():
-        print(f"{name:<12} takes {ratio:.2f} times as long as plain causal (N 4096)")
-    print(f"one query row of 8 heads over 32k keys: {decoding(options.rounds):.2f} of a plain read of K and V")
+    found = Found([asdict(row) for row in rows], overheads(4096, options.rounds), sparse(options.rounds),
+                  decoding(4 * options.rounds), around(min(options.rounds, 3)), training(options.rounds),
+                  lengths)  # fmt: skip
+    text = report(found)
+    print("", *text, sep="\n")
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+    if options.docs:
+        write_docs(found, text)
 
 
 if __name__ == "__main__":
