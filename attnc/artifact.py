@@ -17,8 +17,8 @@ from attnc.codegen.triton_module import lower_triton
 from attnc.compiler import Tables, compile_module
 from attnc.diagnostics import CallError
 from attnc.ir.dependence import has_tile_maps
-from attnc.ir.plan import KernelPlan
-from attnc.passes.pipeline import PlanOptions, make_plan
+from attnc.ir.plan import KernelPlan, PlanOptions
+from attnc.passes.steps import Step, plan_of_step
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": ("float32", 4), "fp16": ("float16", 2), "bf16": ("bfloat16", 2)}
@@ -53,11 +53,13 @@ def emit(
     value_dim: int | None = None,
     aux: bool = False,
     tensors: Mapping[str, Any] | None = None,
+    step: Step = "forward",
 ) -> Artifact:
     """Compile for `target` ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942"). `aux`: with the statistics as outputs.
 
-    `tensors` are the static ones of the spec.
-    Raises SpecError for the spec and CallError for the rest.
+    `tensors` are the static ones of the spec. `step`: the forward of calls without gradients, that of `training`, or
+    one of the steps of the backward: values of `rows`, the sweep for each `query`, the sweep for each of the `keys`.
+    Raises SpecError for the spec and CallError for the rest, among that a spec without a derived backward.
     """
     if dtype not in _DTYPES:
         raise CallError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
@@ -69,7 +71,8 @@ def emit(
         spec, source=source, attention=attention, params=params or {}, tables=_tables(tensors) if tensors else None
     )
     name, itemsize = _DTYPES[dtype]
-    plan = make_plan(module, PlanOptions(head_dim, width, itemsize, aligned=has_tile_maps(module)))
+    options = PlanOptions(head_dim, width, itemsize, aligned=has_tile_maps(module))
+    plan = plan_of_step(module, options, step)
     emitted = lower_triton(plan, Variant(aux=aux))
     kernels = cross_compile(emitted, target, name, default_config(plan))
     main = kernels[-1]

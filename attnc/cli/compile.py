@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from attnc.artifact import Artifact
     from attnc.codegen.crosscompile import Binary
     from attnc.codegen.triton_module import TritonModule
+    from attnc.passes.steps import Step
 
 #: Stages of Triton's compiler by kind of target; the others need no target.
 _COMPILED = {
@@ -37,6 +38,7 @@ _COMPILED = {
 }
 _SOURCES = ("triton", "plan", "json")
 _KINDS = ("triton", "ttir", "ttgir", "llir", "ptx", "cubin", "amdgcn", "hsaco", "plan", "json")
+_STEPS = ("forward", "training", "rows", "query", "keys")
 _ITEMSIZE = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -62,6 +64,7 @@ class Request:
     head_dim: int
     value_dim: int
     aux: bool
+    step: Step
 
 
 @click.command("compile", short_help="Write kernels for a GPU that need not be there.")
@@ -84,6 +87,13 @@ class Request:
 @dtype_option
 @head_dim_option
 @value_dim_option
+@click.option(
+    "--step",
+    type=click.Choice(_STEPS),
+    default="forward",
+    show_default=True,
+    help="What to compile: the forward, that of training, or a step of the backward.",
+)
 @click.option("--aux", is_flag=True, help="Kernels that return the statistics, too.")
 @param_option
 @tensor_option
@@ -124,9 +134,11 @@ def _request(
     head_dim: int,
     value_dim: int | None,
     aux: bool,
+    step: Step,
     **_: object,
 ) -> Request:
-    return Request(read_spec(spec), attention, dict(params), target, dtype, head_dim, value_dim or head_dim, aux)
+    width = value_dim or head_dim
+    return Request(read_spec(spec), attention, dict(params), target, dtype, head_dim, width, aux, step)
 
 
 def _refuse_foreign(kinds: tuple[str, ...], target: str) -> None:
@@ -144,7 +156,8 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     from attnc.frontend.bind import bind
     from attnc.frontend.parser import parse
     from attnc.ir.dependence import has_tile_maps
-    from attnc.passes.pipeline import PlanOptions, make_plan
+    from attnc.ir.plan import PlanOptions
+    from attnc.passes.steps import plan_of_step
 
     stages("ast", parse(load_spec(request.spec.name, request.spec.text)))
     module = request.spec.select(request.attention)
@@ -153,7 +166,7 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     stages("bound", module)
     aligned = has_tile_maps(module)
     options = PlanOptions(request.head_dim, request.value_dim, _ITEMSIZE[request.dtype], aligned=aligned)
-    plan = make_plan(module, options, stages)
+    plan = plan_of_step(module, options, request.step, stages)
     emitted = lower_triton(plan, Variant(aux=request.aux))
     stages("triton", emitted)
     return emitted
@@ -172,6 +185,7 @@ def _artifact(request: Request) -> Artifact:
         head_dim=request.head_dim,
         value_dim=request.value_dim,
         aux=request.aux,
+        step=request.step,
     )
 
 
@@ -185,7 +199,7 @@ def _files(
     from attnc.ir.printer import print_plan
 
     made = artifact or module
-    name = made.plan.module.name
+    name = made.plan.module.name if request.step == "forward" else f"{made.plan.module.name}.{request.step}"
     found: dict[str, bytes] = {}
     for kind in kinds:
         if kind == "triton":
@@ -218,6 +232,7 @@ def _description(request: Request, artifact: Artifact, files: list[str]) -> byte
         "head_dim": request.head_dim,
         "value_dim": request.value_dim,
         "params": request.params,
+        "step": request.step,
         "files": files,
         "kernels": [{"name": kernel.name, **asdict(kernel.resources)} for kernel in artifact.kernels],
     }

@@ -35,5 +35,7 @@ def default_config(plan: KernelPlan) -> LaunchConfig:
 
     A rule of thumb until the GPU quality work searches a table per target.
     """
+    if plan.output is None:
+        return LaunchConfig()  # a backward: few rows, many operands
     wide = max(plan.head_dim, plan.value_dim) > 64
     return LaunchConfig(warps=8 if wide or plan.parts[0].tile.rows >= 128 else 4)

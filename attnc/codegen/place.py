@@ -38,7 +38,8 @@ def _starts(dims: tuple[Expr, ...], variant: Variant) -> tuple[str, ...]:
 
 
 def _user_tensor(stem: str, tensor: TensorParam, variant: Variant) -> TensorCode:
-    return TensorCode(stem, tensor.dims, tensor.type.kind, _starts(tensor.dims, variant))
+    kind = "token_number" if tensor.single else tensor.type.kind
+    return TensorCode(stem, tensor.dims, kind, _starts(tensor.dims, variant))
 
 
 def _derived_tensor(derived: Derived, variant: Variant) -> TensorCode:

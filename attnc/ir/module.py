@@ -68,7 +68,8 @@ class Table:
 class TensorParam:
     """A tensor given at the call; `dims` are int expressions over sizes and static parameters.
 
-    A static one is given when compiling; binding puts its `value` in, and the op passes it at every call.
+    A static one is given when compiling; binding puts its `value` in, and the op passes it at every call. One that
+    is `single` comes in float32, whatever the dtype of the call; others of real numbers may have either.
     """
 
     name: str
@@ -78,6 +79,7 @@ class TensorParam:
     static: bool = False
     range: Range | None = None
     value: Table | None = None
+    single: bool = False
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 

@@ -345,7 +345,8 @@ class _Plans:
 
 
 def _tensor(name: str, heads: SizeName, tokens: SizeName, dims: tuple[Expr, ...]) -> TensorParam:
-    return TensorParam(name, REAL, (Size("B"), Size(heads), Size(tokens), *dims))
+    single = not dims or name.startswith(SAVED)
+    return TensorParam(name, REAL, (Size("B"), Size(heads), Size(tokens), *dims), single=single)
 
 
 def _reads_heads(target: Lookup) -> bool:

@@ -35,7 +35,7 @@ from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
 from attnc.passes.tile_maps import choose_parts
-from attnc.passes.tiling import choose_tile
+from attnc.passes.tiling import choose_backward_tile, choose_tile
 from attnc.passes.work_order import list_what_depends, ordered
 
 __all__ = ["AfterPass", "PlanOptions", "make_backward", "make_plan"]
@@ -44,11 +44,12 @@ __all__ = ["AfterPass", "PlanOptions", "make_backward", "make_plan"]
 AfterPass = Callable[[str, object], None]
 
 
-def _ignore(name: str, result: object) -> None:
+def ignore(name: str, result: object) -> None:
+    """What looks at no pass."""
     del name, result
 
 
-def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> KernelPlan:
+def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = ignore) -> KernelPlan:
     """Plan a bound module. Raises SpecError for what has a meaning but no kernel."""
     lowered = lower_module(module, options, after_pass)
     parts = make_parts(module, lowered.rows.mask, lowered.positions, options, after_pass)
@@ -65,10 +66,11 @@ def make_backward(module: AttentionModule, options: PlanOptions) -> BackwardPlan
     assert adjoint is not None
     if isinstance(adjoint, Underivable):
         return adjoint
-    return derive_backward(lowered, adjoint, options, make_parts)
+    tile = options.tile or choose_backward_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)
+    return derive_backward(lowered, adjoint, replace(options, tile=tile), make_parts)
 
 
-def lower_module(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = _ignore) -> Lowered:
+def lower_module(module: AttentionModule, options: PlanOptions, after_pass: AfterPass = ignore) -> Lowered:
     """A module over stored rows, as sweeps of accumulators over named operands."""
     verify_module(module)
     positions = Positions(module, options.head_dim, options.value_dim, options.aligned)
@@ -168,7 +170,7 @@ def _output(cascade: Cascade, value_dim: int) -> Expr:
 
 
 def make_parts(
-    module: AttentionModule, mask: Expr, positions: Positions, options: PlanOptions, after_pass: AfterPass = _ignore
+    module: AttentionModule, mask: Expr, positions: Positions, options: PlanOptions, after_pass: AfterPass = ignore
 ) -> tuple[Part, ...]:
     """The tiles of a lowered mask of a module."""
     tile = options.tile or choose_tile(options.head_dim, options.value_dim, itemsize=options.itemsize)

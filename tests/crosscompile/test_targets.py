@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from attnc.codegen.triton_module import lower_triton
 from attnc.compiler import compile_module
 from attnc.driver import stdlib_names
 from attnc.passes.pipeline import PlanOptions, make_plan
+from attnc.passes.steps import Step
 from tests.golden.test_stages import PARAMS, plan_of
 
 TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
@@ -49,6 +51,34 @@ def test_causal_does_not_spill(target: str, head_dim: int) -> None:
     artifact = emitted("causal", target, head_dim=head_dim)
     assert_within_limits(artifact)
     assert artifact.resources.spills == 0
+
+
+@pytest.mark.parametrize("step", ["query", "keys"])
+@pytest.mark.parametrize(("target", "head_dim"), [*((t, 64) for t in TARGETS), ("cuda:90", 128), ("hip:gfx942", 128)])
+def test_the_backward_of_causal_does_not_spill(step: Step, target: str, head_dim: int) -> None:
+    artifact = attnc.emit("std:causal", target=target, head_dim=head_dim, step=step)
+    assert_within_limits(artifact)
+    assert artifact.resources.spills == 0
+
+
+@pytest.mark.parametrize("step", ["training", "rows"])
+def test_other_steps_of_training_compile(step: Step) -> None:
+    assert_within_limits(attnc.emit("std:causal", step=step))
+
+
+def test_a_backward_that_is_not_derived_is_an_error() -> None:
+    source = "normalizer n { m = max[j](s); w = exp(s - m) }\nattention a { normalizer n }"
+    with pytest.raises(attnc.CallError, match="no derived backward"):
+        attnc.emit(source=source, step="query")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head_dim", [16, 64, 100, 128, 256])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("step", ["query", "keys"])
+def test_backwards_of_all_head_dimensions_fit(step: Step, target: str, dtype: Any, head_dim: int) -> None:
+    assert_within_limits(attnc.emit("std:causal", target=target, dtype=dtype, head_dim=head_dim, step=step))
 
 
 @pytest.mark.slow
