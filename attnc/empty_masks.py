@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from attnc.diagnostics import Diagnostic, SpecError, warn_user
-from attnc.ir.expr import FALSE, Const, Expr, Index, Param, Size, int_const
+from attnc.ir.expr import FALSE, TRUE, Call, Const, Expr, GridCoord, Index, Param, Size, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, ScalarParam
 from attnc.ir.printer import print_expr
@@ -69,6 +69,10 @@ def _put(node: Expr, params: Mapping[str, Const], i: int, j: int) -> Expr:
             return int_const(i if name == "i" else j)
         case Index():
             return int_const(0)
+        case GridCoord(side=side, axis=axis):  # of some grid
+            return int_const((i if side == "q" else j) // 3**axis % 3)
+        case Call(fn="in_grid"):
+            return TRUE
         case Size(name="N" | "M"):
             return int_const(256)
         case Size():

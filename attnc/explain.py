@@ -11,12 +11,12 @@ from typing import Any
 from attnc.diagnostics import CallError
 from attnc.frontend.bind import bind
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
+from attnc.ir.expand import written_out
 from attnc.ir.expr import Const
 from attnc.ir.module import AttentionModule
 from attnc.ir.on_grid import grid_sides, misfit
 from attnc.ir.plan import Accumulator, KernelPlan, Part, PlanOptions
 from attnc.ir.printer import print_expr, print_plan
-from attnc.ir.traverse import count_nodes
 from attnc.kept import Kept, kept
 from attnc.passes.facts import Fact, find_facts
 from attnc.passes.pipeline import make_plan
@@ -189,7 +189,7 @@ def in_reach(plan: KernelPlan, names: Mapping[str, Any]) -> KernelPlan:
 
 def facts_of(plan: KernelPlan, n: int, m: int, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """The facts of a mask and of its tiles, one line each; of a condition, whether it holds for sizes and offsets 0."""
-    if count_nodes(plan.module.mask) > MAX_FACT_NODES:
+    if written_out(plan.module.mask) > MAX_FACT_NODES:
         return ("not looked for: the mask is too long", _first_tile(plan, n, m))
     found = find_facts(plan.module, MAX_FACT_OPERATIONS)
     names = {**sizes_of(n, m), **(params or {})}

@@ -14,15 +14,15 @@ from typing import Any
 from attnc.codegen.cache import key_of, load_entry, making, store_entry
 from attnc.diagnostics import warn_user
 from attnc.ir.evaluate import UnknownValueError, evaluate_exact
+from attnc.ir.expand import written_out
 from attnc.ir.expr import FALSE, Expr
 from attnc.ir.module import AttentionModule
 from attnc.ir.on_grid import grid_sides
 from attnc.ir.serialize import MalformedError, dumps, loads
-from attnc.ir.traverse import count_nodes
 
 #: Operations of isl: with these the masks of the standard library take 5 to 50 ms.
 MAX_OPERATIONS = 20_000
-#: Nodes of a mask that is looked at: more take seconds to write as a set.
+#: Nodes of a mask that is looked at, written out: more take seconds to write as a set.
 MAX_NODES = 1000
 #: Warnings of one op: a loop over growing sizes has said enough after these.
 MAX_WARNINGS = 4
@@ -84,7 +84,7 @@ def _load(key: str) -> tuple[Expr | None] | None:
 
 def _find(module: AttentionModule) -> Expr | None:
     # A call lies on its grid, where what is known of rows is that they lie there.
-    if grid_sides(module) or count_nodes(module.mask) > MAX_NODES:
+    if grid_sides(module) or written_out(module.mask) > MAX_NODES:
         return None
     from attnc.passes.facts import nonempty_rows
 

@@ -74,6 +74,7 @@ class Boxes:
     _conditions: dict[int, tuple[Expr, Truth]] = field(default_factory=dict[int, tuple[Expr, Truth]])
     _tried: int = 1
     _has_calls: bool | None = None
+    _leaf_calls: dict[int, tuple[Expr, bool]] = field(default_factory=dict[int, tuple[Expr, bool]])
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
@@ -146,13 +147,21 @@ class Boxes:
     def _with(self, cond: Exists, values: Span, count: int) -> Truth:
         inside = Boxes({**self.leaves, Var(cond.var): values}, self.look)
         inside._tried = self._tried * max(count, 1)
+        inside._leaf_calls = self._leaf_calls
         return inside.truth(cond.body)
 
     def _is_leaf(self, expr: Expr) -> bool:
-        """Large expressions are compared only where one of them is a leaf."""
+        """Large expressions are compared only where one of them is a leaf, and once."""
+        if not isinstance(expr, Call | Exists):
+            return expr in self.leaves
         if self._has_calls is None:
             self._has_calls = any(isinstance(leaf, Call | Exists) for leaf in self.leaves)
-        return (self._has_calls or not isinstance(expr, Call | Exists)) and expr in self.leaves
+        if not self._has_calls:
+            return False
+        known = self._leaf_calls.get(id(expr))
+        if known is None:
+            known = self._leaf_calls[id(expr)] = (expr, expr in self.leaves)
+        return known[1]
 
     # -- numbers -------------------------------------------------------------------------------------------------
 

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import InternalError
-from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var, int_const
+from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var
 from attnc.ir.plan import Piece, Tile, TileAxis, Visit
-from attnc.ir.traverse import substitute
 from attnc.ir.types import INT
 from attnc.passes.spans import Span
 from attnc.passes.tile_lists import MAX_ENTRIES, MAX_WORK, Shape, Source, list_visits
 
 Ints = NDArray[Any]
+#: Query tiles of a table, over all classes.
+MAX_UNITS = 1 << 21
 #: Longest axis (in y) whose pairs are counted out one by one.
 MAX_COUNTED = 4096
 ANY_NUMBER = 1 << 62
@@ -65,17 +66,25 @@ def values_of(expr: Expr, names: Mapping[str, Any]) -> Any:
     match expr:
         case Const(value=value):
             return value
-        case Index(name=name) | Size(name=name) | Param(name=name) | Ref(name=name) | Value(name=name) | Var(name=name):
+        case Var(name=name):
+            return names[_variable(name)]
+        case Index(name=name) | Size(name=name) | Param(name=name) | Ref(name=name) | Value(name=name):
             if name not in names:
                 raise NotCountableError(name)
             return names[name]
         case Exists(low=Const(value=low), high=Const(value=high)):
-            bodies = (substitute(expr.body, {Var(expr.var): int_const(n)}) for n in range(int(low), int(high)))
-            return reduce(np.logical_or, (values_of(body, names) for body in bodies), np.bool_(False))
+            name = _variable(expr.var)
+            cases = (values_of(expr.body, {**names, name: n}) for n in range(int(low), int(high)))
+            return reduce(np.logical_or, cases, np.bool_(False))
         case Call(fn=fn, args=args) if fn in _FUNCTIONS:
             return _FUNCTIONS[fn](*(values_of(arg, names) for arg in args))
         case _:
             raise NotCountableError(type(expr).__name__)
+
+
+def _variable(name: str) -> str:
+    """The name of a variable among others: no size and no parameter has it."""
+    return f"exists {name}"
 
 
 def is_countable(expr: Expr, names: frozenset[str]) -> bool:
@@ -150,6 +159,8 @@ def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER)
     extent = axis_extent(axis, names)
     lengths = steps(axis, extent)
     queries, keys = tile_counts(axis, extent)
+    if len(lengths) * queries > MAX_UNITS:
+        raise LongTableError
     if axis.visits:
         return _from_closed_forms(axis, names, lengths, queries)
     if int(lengths.max(initial=0)) <= MAX_COUNTED:

@@ -148,6 +148,32 @@ def test_many_moduli_are_planned_in_a_moment() -> None:
     assert time.process_time() - start < 10  # proving each of them took two minutes
 
 
+def test_nested_exists_are_planned_in_a_moment() -> None:
+    mask = "i - j == x + 3 * y + 9 * z + 27 * w"
+    for name in "xyzw":
+        mask = f"exists {name} in 0..8: {mask}"
+    start = time.process_time()
+    make_plan(module_of(mask), PlanOptions(64, 64, aligned=True, numbered=True))
+    assert time.process_time() - start < 10
+
+
+def test_variables_are_not_parameters() -> None:
+    """A variable may be called like a parameter that a definition around it reads."""
+    text = """
+def near(w: int) = abs(i - j) < w
+attention a(w: int = 3) { mask exists x in 1..4: near(w) and i // 4 + x == j // 4 + x }
+"""
+    part = make_plan(compile_module(None, source=text, params={}), PlanOptions(16, 16, aligned=True)).parts[0]
+    assert part.exact
+
+
+def test_calls_of_a_thousand_million_tokens_are_explained_in_a_moment() -> None:
+    op = attnc.compile("std:strided", params={"stride": 2}, backend="torch")
+    start = time.process_time()
+    assert op.explain(n=10**9).representation == "ranges of positions"
+    assert time.process_time() - start < 10
+
+
 def test_calls_whose_table_would_be_too_long_use_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attnc.passes.tile_tables.MAX_ENTRIES", 4)
     op = attnc.compile("std:strided", params={"stride": 4}, backend="torch")

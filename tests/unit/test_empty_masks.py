@@ -57,6 +57,12 @@ def test_masks_with_pairs(body: str, header: str) -> None:
     assert warnings_of(body, header) == []
 
 
+def test_coordinates_that_exclude_each_other() -> None:
+    (warning,) = warnings_of("grid (y: 8, x: 8)\nmask i.y < j.y and j.y < i.y")
+    assert warning.note == "`i // 8 < j // 8` and `j // 8 < i // 8` never hold together"
+    assert not warnings_of("grid (y: 8, x: 8)\nmask i.y < j.y and j.x < i.x")
+
+
 def test_the_standard_library_keeps_pairs() -> None:
     for name in stdlib_names():
         assert list(empty_mask_warnings(check(load_spec(f"std:{name}")).modules)) == []
