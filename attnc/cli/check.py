@@ -35,11 +35,13 @@ def command(ctx: click.Context, specs: tuple[str, ...], as_json: bool) -> None:
 def _findings(spec: str) -> list[Diagnostic]:
     from attnc.driver import check, load_spec
     from attnc.empty_masks import empty_mask_warnings
+    from attnc.passes.divisors import zero_divisors
 
     given = read_spec(spec)
     try:
         checked = check(load_spec(given.name, given.text))
-        return [*checked.warnings, *empty_mask_warnings(checked.modules)]
+        divisors = [found.diagnostic() for module in checked.modules for found in zero_divisors(module)]
+        return [*checked.warnings, *dict.fromkeys(divisors), *empty_mask_warnings(checked.modules)]
     except SpecError as error:
         return list(error.diagnostics)
 

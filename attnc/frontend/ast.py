@@ -294,6 +294,16 @@ class Block:
 Declaration = Import | Definition | Block
 
 
+def names(expr: Expr) -> Iterator[Name]:
+    """Every name that an expression reads."""
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Name):
+            yield node
+        stack.extend(children(node))
+
+
 def expressions(declaration: Declaration) -> Iterator[Expr]:
     """Every outermost expression of a declaration: bodies, fields, dimensions, bounds, defaults."""
     if isinstance(declaration, Import):

@@ -10,6 +10,7 @@ from attnc.frontend.environment import AUX, LET, NORMALIZER, Broken, Elaborator,
 from attnc.frontend.errors import names as name_errors
 from attnc.frontend.errors import syntax as syntax_errors
 from attnc.frontend.errors import types as errors
+from attnc.frontend.names import reserved_as
 from attnc.frontend.params import check_free
 from attnc.frontend.typing_rules import convert
 from attnc.ir.dependence import PAIR, Axes, axes
@@ -38,10 +39,51 @@ def check_cascade(el: Elaborator, node: ast.Block, env: Env) -> Cascade:
     cascade = Cascade(names=dict(env.names))
     env = replace(env, names=cascade.names)
     places = {param.name.text: param.name for param in node.params}
+    _report_later_steps(el, env, cascade, node)
     for statement in node.statements:
         _statement(el, env, cascade, statement, places)
     _check_weights(el, env, node, cascade)
     return cascade
+
+
+def _report_later_steps(el: Elaborator, env: Env, cascade: Cascade, node: ast.Block) -> None:
+    """Steps that read themselves or later ones: cycles, or the wrong order. Nothing more is said of those names."""
+    named = [item for item in node.statements if isinstance(item, ast.Assign | ast.Let)]
+    steps = [item for item in named if reserved_as(item.name.text) is None]
+    order = {step.name.text: n for n, step in reversed([*enumerate(steps)])}
+    reads = {
+        step.name.text: {name.text: name for name in reversed([*ast.names(step.value)]) if name.text in order}
+        for step in reversed(steps)
+    }
+    told: set[str] = set()
+    for step in steps:
+        own = step.name.text
+        for name, place in reads[own].items():
+            if order[name] < order[own] or name in cascade.names:
+                continue
+            chain = _path(name, own, reads)
+            if chain and own not in told:
+                told.update(chain)
+                el.report(name_errors.cyclic_definition((own, *chain[:-1]), place.span), env)
+            elif not chain:
+                help_ = f"`{name}` is a later step: move it above"
+                el.report(name_errors.unknown_name("name", name, place.span, help_=help_), env)
+            cascade.names[name] = Broken()
+
+
+def _path(start: str, end: str, reads: Mapping[str, Mapping[str, object]]) -> tuple[str, ...]:
+    """The steps from one to another along what they read, both included; none where there is no way."""
+    found: dict[str, tuple[str, ...]] = {start: (start,)}
+    waiting = [start]
+    while waiting:
+        here = waiting.pop(0)
+        if here == end:
+            return found[here]
+        for name in sorted(reads[here]):
+            if name not in found:
+                found[name] = (*found[here], name)
+                waiting.append(name)
+    return ()
 
 
 def _statement(

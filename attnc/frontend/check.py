@@ -91,7 +91,7 @@ def _unused(library: Library, scope: Scope) -> Iterator[Diagnostic]:
     for word in unused_imports(library, scope):
         yield warnings.unused("import", word.text, word.span)
     for declared in scope.own:
-        read = {name.text for expr in ast.expressions(declared.node) for name in _names(expr)}
+        read = {name.text for expr in ast.expressions(declared.node) for name in ast.names(expr)}
         for param in declared.node.params:
             if param.name.text not in read:
                 yield warnings.unused("parameter", param.name.text, param.name.span)
@@ -102,12 +102,3 @@ def _unused(library: Library, scope: Scope) -> Iterator[Diagnostic]:
 
 def _statements(node: ast.Definition | ast.Block) -> tuple[ast.Statement, ...]:
     return node.statements if isinstance(node, ast.Block) else ()
-
-
-def _names(expr: ast.Expr) -> Iterator[ast.Name]:
-    stack = [expr]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.Name):
-            yield node
-        stack.extend(ast.children(node))

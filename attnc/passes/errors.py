@@ -84,6 +84,26 @@ class EmptyMask:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ZeroDivisor:
+    """A divisor of a normalizer that can be 0 in a row with keys."""
+
+    attention: str
+    span: Span
+
+    def diagnostic(self) -> Diagnostic:
+        """The warning, with the term as the text has it."""
+        text = " ".join(self.span.text.split())
+        return Diagnostic(
+            code="W503",
+            title=f"`{text}` can be 0 in a row that has keys, and divides",
+            primary=Label(self.span, "the divisor"),
+            note=f"`{self.attention}` would return inf or NaN there",
+            help=f"add a small number, `{text} + 1e-6`, or choose with `where({text} > 0, ...)`",
+            severity="warning",
+        )
+
+
 def fail(error: NotLowerable | RotatedFeatures | TooLarge) -> NoReturn:
     """Raise the error as a SpecError."""
     raise SpecError((error.diagnostic(),))
