@@ -52,6 +52,8 @@ class BlockSparsity:
     """
 
     max_operations: int = MAX_STEP
+    #: Whether to prove that the first visited tile is live in every row: said of whole masks only, not of parts.
+    is_whole: bool = True
 
     def run(self, mask: Expr, tile: Tile) -> Part:
         """The visits of a lowered mask."""
@@ -85,7 +87,7 @@ class BlockSparsity:
         if not live.exact:
             found = _ranges(tile, (), live.pieces, exact=False, why=ROUGH if sets.is_cover else STRIDED)
             return replace(found, covers=sets.is_cover)
-        return _split(sets, live, tile, exact=bounds.exact)
+        return _split(sets, live, tile, exact=bounds.exact, is_whole=self.is_whole)
 
 
 class _TileSets:
@@ -192,7 +194,7 @@ def _cover(sets: _TileSets) -> Loops | None:
     return None if loops is None else Loops(loops.pieces, exact=False)
 
 
-def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
+def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool, is_whole: bool) -> Part:
     """Full and partial tiles apart; where that fails or takes too long, live tiles with mask code in all of them."""
     try:
         full_set = sets.full()
@@ -205,8 +207,11 @@ def _split(sets: _TileSets, live: Loops, tile: Tile, *, exact: bool) -> Part:
     why = "closed forms from the mask's integer set"
     if not exact:
         why += ", with its data-dependent conditions taken as true where they only remove pairs"
-    first_live = exact and is_first_live(sets.live, partial.order, full_set, sets.pairs, sets.kept, sets.among_keys)
-    return replace(_ranges(tile, full.pieces, partial.pieces, exact=exact, why=why), first_live=first_live)
+    found = _ranges(tile, full.pieces, partial.pieces, exact=exact, why=why)
+    if not (exact and is_whole):
+        return found
+    first_live = is_first_live(sets.live, partial.order, full_set, sets.pairs, sets.kept, sets.among_keys)
+    return replace(found, first_live=first_live)
 
 
 def _partial(sets: _TileSets, live: Loops, full: Loops, full_set: Any) -> Loops | None:

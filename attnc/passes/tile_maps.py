@@ -152,7 +152,7 @@ def _likely_moduli(mask: Expr) -> Iterator[int]:
 def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
     """The best part for one of several masks."""
     lowered = positions.lower(module.mask)
-    part = _choose(module, positions, tile, cache(lambda: BlockSparsity().run(lowered, tile)))
+    part = _choose(module, positions, tile, cache(lambda: BlockSparsity(is_whole=False).run(lowered, tile)))
     return replace(part, mask=lowered)
 
 
@@ -335,7 +335,7 @@ def _by_class(module: AttentionModule, tile: Tile) -> Part | None:
     if modulus == 1:
         return None
     inside = fold(substitute(mask, {index: _member(index, modulus) for index in (_I, _J)}))
-    analysed = BlockSparsity().run(inside, tile)
+    analysed = BlockSparsity(is_whole=False).run(inside, tile)
     if not analysed.visits:
         return None
     axis = TileAxis(Size("N"), int_const(1), tile.rows, tile.keys, modulus, _I, _J, mask, analysed.visits)
