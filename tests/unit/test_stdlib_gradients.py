@@ -31,24 +31,26 @@ def single(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def gradients(name: str, seed: int) -> list[Comparison]:
+def gradients(name: str, seed: int, backend: Literal["interpret", "cpp"]) -> list[Comparison]:
     torch.manual_seed(seed)
     case = CHOSEN[name]
     drawn = draw(case)
     options = drawn.offsets if case.scale is None else {**drawn.offsets, "scale": case.scale}
-    op = attnc.compile(f"std:{name}", params=dict(case.params), backend="interpret", tile=(16, 16))
+    tile = (16, 16) if backend == "interpret" else None
+    op = attnc.compile(f"std:{name}", params=dict(case.params), backend=backend, tile=tile)
     q, k, v = (x.detach().float() for x in (drawn.q, drawn.k, drawn.v))
     inputs = Inputs(q, k, v, single(drawn.tensors), {}, options)
     return compare_gradients(op, inputs, op_gradients(op, inputs))
 
 
 @pytest.mark.filterwarnings("ignore::attnc.diagnostics.AttncWarning")
+@pytest.mark.parametrize("backend", ["interpret", "cpp"])
 @pytest.mark.parametrize("name", sorted(CHOSEN))
-def test_interpreted_gradients(name: str) -> None:
-    wrong = [item for item in gradients(name, 0) if item.error > item.allowed]
+def test_gradients_of_emitted_kernels(name: str, backend: Literal["interpret", "cpp"]) -> None:
+    wrong = [item for item in gradients(name, 0, backend) if item.error > item.allowed]
     assert all(item.error <= WRONG * item.allowed for item in wrong), wrong
     if wrong:
-        again = [any(item.error > item.allowed for item in gradients(name, seed)) for seed in range(1, DRAWS)]
+        again = [any(item.error > item.allowed for item in gradients(name, seed, backend)) for seed in range(1, DRAWS)]
         assert sum(again) <= DRAWS // 2, wrong
 
 
