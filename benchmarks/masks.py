@@ -1,6 +1,6 @@
 """What planning a mask costs and how much of what is visited the mask keeps.
 
-    python benchmarks/masks.py [--json FILE] [--flex N] [--pack]
+    python benchmarks/masks.py [--json FILE] [--picture FILE] [--flex N] [--pack]
 
 Prints, for masks of the standard library: milliseconds and megabytes of planning (tables and lists of tiles included),
 parts, visited tiles, and the visited area over the kept one; milliseconds are processor time, which other work on the
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from masks_picture import picture
 
 import attnc
 from attnc.calls import RawCall, check_call
@@ -338,6 +339,7 @@ def print_pack(pack: Pack) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", type=Path, help="write the table there, too")
+    parser.add_argument("--picture", type=Path, help="draw it there as SVG")
     parser.add_argument("--flex", type=int, metavar="N", help="measure create_block_mask for N tokens")
     parser.add_argument("--pack", action="store_true", help="measure the attention of the whole pack of documents")
     options = parser.parse_args()
@@ -348,6 +350,8 @@ def main() -> None:
     flex = flex_times(options.flex) if options.flex else {}
     for name, spent in flex.items():
         print(f"create_block_mask {name:<16} N = {options.flex}: {spent:.0f} ms")
+    if options.picture:
+        options.picture.write_text(picture([asdict(row) for row in rows]), encoding="utf-8")
     if options.json:
         data = {
             "rows": [asdict(row) for row in rows],
