@@ -39,7 +39,7 @@ studies of masks, scores and recurrences that attnc was designed from.
 - `std:NAME` is a file of the standard library, with a float64 oracle written from the paper in `tests/oracles`. Its
   output and gradients are compared with it on the torch back end, its output in C++; its emitted Triton is parsed, and
   for most files run in the interpreter (`tests/unit/test_stdlib_back_ends.py`); for scores, normalizers and feature
-  maps gradients of interpreted Triton and of C++ too (`tests/unit/test_stdlib_gradients.py`). Sweeps are passes over the
+  maps gradients of interpreted Triton and C++ too (`tests/unit/test_stdlib_gradients.py`). Sweeps are passes over the
   keys, as derived. Gradients: *derived*, or what torch differentiates instead and why.
 - A text is what a user writes for it; it is planned by the test, and has no oracle of its own.
 - What is missing says what would be needed. Where a text stands beside it, the compiler still refuses it.
