@@ -87,6 +87,7 @@ def text(x: float, y: float, content: str, *, anchor: str = "start", bold: bool 
 
 def svg(items: Iterable[str]) -> str:
     """The whole file."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'
+    font = 'font-family="sans-serif" font-size="12"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {font}>'
     title = "<title>Training through attnc and through the dense formula</title>"
     return "\n".join((head, title, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *items, "</svg>", ""))
