@@ -132,6 +132,8 @@ def _derive(derived: Derived, call: CallInputs, env: Env) -> Tensor:
 
 def add_at(into: Tensor, indices: tuple[Expr, ...], body: Tensor, env: Env) -> None:
     """Add `body` [B, H, N, M] at the elements of `into` that look-ups by `indices` read, in a fixed order."""
+    if body.numel() == 0:
+        return
     places = [evaluate(index, env) for index in indices]
     places = [place.view((1,) * (body.dim() - place.dim()) + place.shape) for place in places]
     clamped = tuple(place.clamp(0, size - 1) for place, size in zip(places, into.shape, strict=True))

@@ -103,6 +103,42 @@ def strides() -> None:
     compare(op, flat[: 2 * 65].view(1, 2, 65, 1).expand(1, 2, 65, 1), *(tokens(1, 2, 65, 1) for _ in range(2)))
 
 
+def gradients() -> None:
+    """Sums over queries and into tables: indices out of range, sizes of no tile, documents, views."""
+    op = attnc.compile(
+        source="import std.softmax (softmax)\nattention a(at: int[B, M], table: real[10], pair: real[H, 10, 10], "
+        "x: real[B, M], y: real[N]) {\n"
+        "  mask j + at[b, j] // 7 <= i + 9\n  bias table[at[b, j] + i] + pair[h, at[b, j], i - j] + x[b, j] * y[i]\n"
+        "  normalizer softmax\n}",
+        backend="cpp",
+    )
+    for n, m in ((65, 70), (1, 1), (70, 0), (0, 3)):
+        at = torch.tensor(HUGE * 5)[None, :m].repeat(2, 1)
+        tensors = {"table": tokens(10), "pair": tokens(2, 10, 10), "x": tokens(2, m), "y": tokens(n)}
+        differentiate(op, [tokens(2, 2, n, 5), tokens(2, 1, m, 5), tokens(2, 1, m, 7)], tensors, at=at)
+    causal = attnc.compile("std:causal", backend="cpp")
+    ends = (torch.tensor([0, 0, 3, 70]), torch.tensor([0, 5, 5, 100]))
+    given = [tokens(1, 4, 70, 6), tokens(1, 2, 100, 6), tokens(1, 2, 100, 6)]
+    differentiate(causal, given, {}, cu_seqlens=ends, q_offset="end")
+    heads = tokens(1, 65, 3, 2, 7)
+    differentiate(causal, [heads[:, :, n].transpose(1, 2) for n in range(3)], {})
+
+
+def differentiate(
+    op: attnc.ops.Op, given: list[torch.Tensor], tensors: dict[str, torch.Tensor], **call: object
+) -> None:
+    """Fails unless the gradients are those of the oracle."""
+
+    def found(run: Callable[..., torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (*given, *tensors.values())]
+        named = dict(zip(tensors, leaves[3:], strict=True))
+        out = run(*leaves[:3], **named, **call)
+        return [x.double() for x in torch.autograd.grad(out.sin().sum(), leaves, materialize_grads=True)]
+
+    for mine, exact in zip(found(op, torch.float32), found(op.reference, torch.float64), strict=True):
+        torch.testing.assert_close(mine, exact, rtol=1e-4, atol=1e-4)
+
+
 def beside() -> None:
     """What the sanitizer has to find: one row more than there is."""
     op = attnc.compile("std:full", backend="cpp")
@@ -112,7 +148,9 @@ def beside() -> None:
     op(q, short, q)
 
 
-CALLS: dict[str, Callable[[], None]] = {f.__name__: f for f in (indices, odd_sizes, packed, lists, strides, beside)}
+CALLS: dict[str, Callable[[], None]] = {
+    f.__name__: f for f in (indices, odd_sizes, packed, lists, strides, gradients, beside)
+}
 
 if __name__ == "__main__":
     cpp_build.FLAGS = (*cpp_build.FLAGS, *sys.argv[2:])
