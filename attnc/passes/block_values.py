@@ -21,6 +21,7 @@ from attnc.ir.expr import Call, Const, Exists, Expr, Index, Lookup, Param, Size,
 from attnc.ir.traverse import children
 from attnc.ir.types import INT
 from attnc.passes.mask_sets import exists_values
+from attnc.passes.numpy_functions import FUNCTIONS
 
 Array = NDArray[Any]
 #: Pairs of blocks that are evaluated, and times the distinct operations over both sides: about a second.
@@ -234,29 +235,11 @@ def _int(value: Any) -> Any:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
+    **FUNCTIONS,
     "div": np.true_divide,
-    "neg": np.negative,
-    "abs": np.abs,
     "sign": np.sign,
     "relu": _relu,
-    "floordiv": np.floor_divide,
-    "mod": np.mod,
     "pow": np.power,
-    "min": np.minimum,
-    "max": np.maximum,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
-    "where": np.where,
     "bitand": np.bitwise_and,
     "bit_length": _bit_length,
     "real": _real,

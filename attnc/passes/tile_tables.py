@@ -7,7 +7,7 @@ else; of a long one, the relation is evaluated over intervals, from coarse block
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -20,6 +20,7 @@ from attnc.diagnostics import InternalError
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var
 from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.types import INT
+from attnc.passes.numpy_functions import FUNCTIONS
 from attnc.passes.spans import Span
 from attnc.passes.tile_lists import MAX_ENTRIES, MAX_WORK, Shape, Source, list_visits
 
@@ -29,28 +30,6 @@ MAX_UNITS = 1 << 21
 #: Longest axis (in y) whose pairs are counted out one by one.
 MAX_COUNTED = 4096
 ANY_NUMBER = 1 << 62
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "neg": np.negative,
-    "abs": np.abs,
-    "floordiv": np.floor_divide,
-    "mod": np.mod,
-    "min": np.minimum,
-    "max": np.maximum,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
-    "where": np.where,
-}
 
 
 class NotCountableError(Exception):
@@ -76,8 +55,8 @@ def values_of(expr: Expr, names: Mapping[str, Any]) -> Any:
             name = _variable(expr.var)
             cases = (values_of(expr.body, {**names, name: n}) for n in range(int(low), int(high)))
             return reduce(np.logical_or, cases, np.bool_(False))
-        case Call(fn=fn, args=args) if fn in _FUNCTIONS:
-            return _FUNCTIONS[fn](*(values_of(arg, names) for arg in args))
+        case Call(fn=fn, args=args) if fn in FUNCTIONS:
+            return FUNCTIONS[fn](*(values_of(arg, names) for arg in args))
         case _:
             raise NotCountableError(type(expr).__name__)
 
