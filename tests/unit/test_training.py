@@ -180,6 +180,30 @@ def test_strands_of_cpp(threads: int, heads: int) -> None:
     assert all(torch.equal(a, second[name]) for name, a in first.items())
 
 
+def test_queries_that_do_not_exist_add_nothing_in_cpp() -> None:
+    """Slots of a ragged box without a query: its logits would be 0, far above those of the row whose values it has."""
+    params = {"height": 9, "width": 15, "window_y": 3, "window_x": 5}
+    op = attnc.compile("std:neighborhood_2d", params=params, backend="cpp")
+    given = [torch.full((1, 1, 135, 4), 30.0), torch.full((1, 1, 135, 4), -30.0), torch.randn(1, 1, 135, 4)]
+    found = op_gradients(op, Inputs(*given, {}, {}, {}))
+    assert all(bool(x.isfinite().all()) for x in found.values())
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_tables_in_another_order_than_tokens(backend: Backend) -> None:
+    source = """import std.softmax (softmax)
+attention a(x: real[N, H], y: real[H, M]) { q = x[i, h] * q; score scale * dot(q, k) + y[h, j]; normalizer softmax }"""
+    op = attnc.compile(source=source, backend=backend, tile=(16, 16))
+    assert_gradients(op, tokens(n=4, m=5), {"x": torch.randn(4, 4), "y": torch.randn(4, 5)})
+
+
+def test_a_table_that_wants_no_gradient_is_not_summed() -> None:
+    op = attnc.compile("std:relative_table", params={"L": 40}, backend="interpret", tile=(16, 16))
+    q, k, v = (x.requires_grad_() for x in tokens())
+    op(q, k, v, table=torch.randn(4, 79)).sum().backward()  # a warning would be an error
+    assert q.grad is not None
+
+
 def test_a_spec_without_a_derived_backward_says_so_and_is_right() -> None:
     source = "normalizer n { m = max[j](s); w = exp(s - m) }\nattention a { normalizer n }"
     op = attnc.compile(source=source, backend="interpret", tile=(16, 16))
