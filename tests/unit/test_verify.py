@@ -345,7 +345,7 @@ def test_calls_that_the_op_does_not_take_are_counted() -> None:
     assert outcome.passed
     assert all("rotates" in message for message in outcome.refused)
     with pytest.raises(SpecError, match="cannot be compiled"):
-        verify(target("normalizer n { w = exp(s - max[i](s)) }\nattention a { normalizer n }"), examples=3)
+        verify(target("normalizer n { w = exp(s - max[j by j // 4](s)) }\nattention a { normalizer n }"), examples=3)
 
 
 def test_wrong_parameters_are_refused_and_missing_ones_drawn() -> None:
