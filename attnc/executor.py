@@ -21,8 +21,8 @@ from attnc.codegen.cache import key_of, load_entry, load_source, making, store_e
 from attnc.codegen.config import default_config
 from attnc.codegen.context import Arg, KernelText, TritonModule, Variant
 from attnc.codegen.cpp_build import CompilerError
-from attnc.codegen.cpp_kernel import CppModule, CppStage, CppVariant, lower_cpp
 from attnc.codegen.cpp_levels import NoCppError
+from attnc.codegen.cpp_text import CppModule, CppStage, CppVariant
 from attnc.codegen.interpreter import InterpretedModule
 from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.codegen.launch_cpp import TYPES, CppRunner, Prepared, Work
@@ -183,7 +183,7 @@ class Executor:
         key = (options, variant)
         if key not in self._cpp:
             plan = self.plan(options)
-            module = self.cached("cpp", options, variant, lambda: lower_cpp(plan, variant))
+            module = self.cached("cpp", options, variant, lambda: _lower_cpp(plan, variant))
             self._cpp[key] = CppRunner(module)
         return self._cpp[key]
 
@@ -327,6 +327,12 @@ class Executor:
         """What the results depend on, as text: for names made of content."""
         tile = None if self.tile is None else asdict(self.tile)
         return json.dumps([dumps(self.module, spans=False), self.backend, tile])
+
+
+def _lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
+    from attnc.codegen.cpp_kernel import lower_cpp  # templates are loaded where nothing is cached
+
+    return lower_cpp(plan, variant)
 
 
 def _load(kind: str, key: str) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attnc.codegen.cache import cache_directory, key_of, load_entry, making, store_entry
-from attnc.codegen.cpp_kernel import native
+from attnc.codegen.cpp_text import native
 from attnc.diagnostics import AttncError, InternalError
 
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-w",

@@ -6,24 +6,15 @@ inner products and rows of values, once per key head where several units read th
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
-
 from attnc.codegen.cpp_pairs import operands
 from attnc.codegen.cpp_stage import StageText, key_clauses
-from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage, CppVariant
+from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage, CppVariant, native
 from attnc.codegen.place import operand_heads
 from attnc.codegen.provenance import describe
 from attnc.ir.dependence import axes
 from attnc.ir.plan import KernelPlan
 
 __all__ = ["AT_ONCE", "FEW_ROWS", "KEYS", "ROWS", "CppModule", "CppStage", "CppVariant", "lower_cpp", "native"]
-
-
-@cache
-def native(name: str) -> str:
-    """A file of `codegen/native`."""
-    return files("attnc.codegen").joinpath("native", name).read_text(encoding="utf-8")
 
 
 def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:

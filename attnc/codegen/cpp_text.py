@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 from attnc.codegen.context import Arg
 from attnc.codegen.cpp_levels import Val
@@ -51,6 +53,12 @@ class CppModule:
     plan: KernelPlan
     variant: CppVariant
     query_heads: bool
+
+
+@cache
+def native(name: str) -> str:
+    """A file of `codegen/native`."""
+    return files("attnc.codegen").joinpath("native", name).read_text(encoding="utf-8")
 
 
 def padded_text(dim: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attnc.codegen.context import Arg
 from attnc.codegen.cpp_build import load_library, parallel
-from attnc.codegen.cpp_kernel import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage
+from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage
 from attnc.codegen.launch import CallInputs
 from attnc.codegen.states import column_key, scatter_key, state_key
 from attnc.diagnostics import InternalError
