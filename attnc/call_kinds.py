@@ -11,6 +11,7 @@ from attnc.calls import refuse
 from attnc.codegen.context import Variant
 from attnc.codegen.launch import CallInputs
 from attnc.ir.intervals import MAX_POSITION
+from attnc.ir.long_calls import is_long
 
 #: Pairs of positions from which a call lists its tiles; a device has to be waited for, so it asks for more.
 _LISTED = {"cpu": 1 << 12}
@@ -46,6 +47,12 @@ def may_list(call: CallInputs) -> bool:
     queries, keys = call.q.shape[2], call.k.shape[2]
     known = call.cu_q is None and not any(isinstance(x, Tensor) for x in (call.q_offset, call.k_offset))
     return known and queries > 1 and queries * keys >= _LISTED.get(call.q.device.type, _LISTED_ON_DEVICE)
+
+
+def may_use_states(call: CallInputs) -> bool:
+    """Whether a call is long enough for states to be less work than pairs, and its offsets are known on the host."""
+    known = call.cu_q is None and not any(isinstance(x, Tensor) for x in (call.q_offset, call.k_offset))
+    return known and is_long(call.q.shape[2], call.k.shape[2], max(call.q.shape[3], call.v.shape[3]))
 
 
 def needs_wide(call: CallInputs) -> bool:

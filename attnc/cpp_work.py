@@ -155,7 +155,7 @@ def _work(plan: KernelPlan, part: Part, call: CallInputs, tables: Any, sequences
     else:
         ranges, runs = _of_closed_forms(plan, part, call, sequences, unit_seq, tile * size, size)
     tiles = _Tiles(unit_seq, rows, ranges, runs, cols, col_seq, col_start, heads)
-    return _finished(sequences, tiles, call, manner)
+    return replace(_finished(sequences, tiles, call, manner), rows=size)
 
 
 @dataclass(frozen=True, slots=True)

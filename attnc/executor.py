@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from attnc.call_kinds import may_list, needs_wide, starts_at_zero, variant_of
+from attnc.call_kinds import may_list, may_use_states, needs_wide, starts_at_zero, variant_of
 from attnc.call_tables import CallTables
 from attnc.calls import refuse
 from attnc.codegen.cache import key_of, load_entry, load_source, making, store_entry
@@ -34,6 +34,7 @@ from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.serialize import MalformedError, dumps, loads
 from attnc.torch_backend import differentiate, run_torch
+from attnc.torch_states import start_buffers
 from attnc.torch_tokens import derived_tokens
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class Executor:
         variant = variant_of(call)
         self.emitted, self._ran = (options, variant), ""
         module = self.kernels(options, variant)
-        return run_module(module, call, self._runner(backend, options, variant), self._on_device(options, call, tables))
+        on_device = self._on_device(options, call, tables)
+        return run_module(module, call, self._runner(backend, options, variant), on_device, start_buffers)
 
     def able(self, backend: str, call: CallInputs) -> str:
         """The back end; "torch" instead of a C++ one that was not asked for by name and cannot run the call."""
@@ -153,9 +155,13 @@ class Executor:
         works = self.worked = self._works(options, call, tables, manner)
         derived = derived_tokens(plan, call, torch.float32)
         prepared = runner.prepare(call, derived, works)
-        if keep is not None and not derived and not self._data[options] and sizes_that_tell(call) is not None:
+        tells_all = not derived and plan.states is None and not self._data[options]
+        if keep is not None and tells_all and sizes_that_tell(call) is not None:
             keep((options, prepared))
-        return prepared.run({"q": call.q, "k": call.k, "v": call.v, **call.tensors, **derived})
+        begun: dict[str, Tensor] = {}
+        if plan.states is not None:
+            begun = start_buffers(plan, call, derived, works[0].rows, torch.float32)
+        return prepared.run({"q": call.q, "k": call.k, "v": call.v, **call.tensors, **derived}, begun)
 
     def repeat(self, found: Repeat, tensors: Mapping[str, Tensor]) -> Outputs:
         """Run a call like an earlier one, whose `prepared` was kept."""
@@ -233,7 +239,8 @@ class Executor:
         listed = looks_up_positions(self.module.mask) and long_enough
         sizes = (call.q.shape[-1], call.v.shape[-1], call.q.element_size())
         options = PlanOptions(*sizes, tile, aligned, listed, training=call.training)
-        return self.numbered(options) if long_enough else options
+        options = self.numbered(options) if long_enough else options
+        return replace(options, states=True) if may_use_states(call) and not self.plan(options).no_states else options
 
     def numbered(self, options: PlanOptions) -> PlanOptions:
         """For calls whose numbers are known: where closed forms are more than the live tiles, tiles are listed."""

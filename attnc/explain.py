@@ -20,6 +20,7 @@ from attnc.ir.printer import print_expr, print_plan
 from attnc.kept import Kept, kept
 from attnc.passes.facts import Fact, find_facts
 from attnc.passes.pipeline import make_plan
+from attnc.passes.states import describe_states, state_size
 from attnc.passes.tile_tables import tables_of
 from attnc.visits import TileMap, UnknownVisitsError, sizes_of, tile_map
 
@@ -98,6 +99,7 @@ class Report:
     passes: tuple[str, ...]
     token_maps: tuple[str, ...]
     plan_text: str
+    states: str
     facts: tuple[str, ...] = ()
 
     @property
@@ -121,6 +123,7 @@ class Report:
         lines.append(f"  roofline  {self.roofline_us:.1f} us on {self.target} at {8 * self.itemsize}-bit peak rates")
         lines += [f"  sweep {n}   {text}" for n, text in enumerate(self.sweeps)]
         lines += [f"            {text}" for text in self.passes]
+        lines.append(f"  states    {self.states}")
         lines += [f"  per token {text}" for text in self.token_maps]
         lines += [f"  fact      {text}" for text in self.facts]
         return "\n".join(lines)
@@ -151,7 +154,7 @@ def explain(
     part = plan.parts[0]
     counts = [count_tiles(tile_map(each, names)) for each in plan.parts]
     pairs = sum(count.visited * each.tile.rows * each.tile.keys for count, each in zip(counts, plan.parts, strict=True))
-    flops = pairs * _flops_of_pair(plan)
+    flops = pairs * _flops_of_pair(plan) + 2 * (n + m) * state_size(plan)
     moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
     half, single, bandwidth = TARGETS[target]
     rate = half if plan.itemsize == 2 else single
@@ -175,6 +178,7 @@ def explain(
         passes=tuple(_describe(acc) for acc in plan.accumulators),
         token_maps=tuple(f"{d.name} = {print_expr(d.expr)}" for d in plan.derived),
         plan_text=print_plan(plan),
+        states=describe_states(plan),
         facts=facts_of(plan, n, m, params) if with_facts else (),
     )
 

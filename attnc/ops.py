@@ -242,6 +242,7 @@ class Op:
         """
         from attnc.explain import explain, usual_size
         from attnc.ir.dependence import is_aligned
+        from attnc.ir.long_calls import is_long
 
         n = usual_size(self.module) if n is None else n
         if self._stages is not None:
@@ -249,7 +250,12 @@ class Op:
         keys = n if m is None else m
         planned = self._executor.planned
         options = PlanOptions(
-            planned.head_dim, planned.value_dim, 2, self._tile, aligned=is_aligned(self.module, n, keys)
+            planned.head_dim,
+            planned.value_dim,
+            2,
+            self._tile,
+            aligned=is_aligned(self.module, n, keys),
+            states=is_long(n, keys, max(planned.head_dim, planned.value_dim)),
         )
         return explain(self._executor.plan(self._executor.numbered(options)), n, keys, target, params, with_facts=True)
 

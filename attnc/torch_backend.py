@@ -20,6 +20,7 @@ from attnc.ir.expr import Expr, Ref
 from attnc.ir.plan import Accumulator, KernelPlan, Scatter, Stage, Sweep
 from attnc.ir.traverse import walk
 from attnc.packing import documents
+from attnc.torch_states import starts
 from attnc.torch_tiles import PartTables, Tiling, Tokens
 from attnc.torch_tokens import add_at, at_keys, at_rows, compute_dtype, derived_tokens, environment, token_values
 
@@ -129,7 +130,7 @@ class _Execution:
         self._stored.update(derived_tokens(self._plan, self._call, self._dtype) if self._plan.derived else {})
         self._base = replace(self._base, tensors={**self._base.tensors, **self._stored})
         self._stored = {**self._base.tensors, **self._stored}
-        found: dict[str, Tensor] = {}
+        found = self._starts()
         for stage, tables in zip(self._plan.stages, self._stage_tables(), strict=True):
             found.update(self._stage(stage, tables, found))
         if self._plan.output is None:
@@ -140,6 +141,13 @@ class _Execution:
         rounded = {b.name: found[b.name] if exact else found[b.name].float() for b in asked}
         saved = {state_key(acc): _result(found[acc.name]) for acc in self._plan.saved}
         return {_OUTPUT: found[_OUTPUT], **rounded, **saved}
+
+    def _starts(self) -> dict[str, Tensor]:
+        """What accumulators begin at: sums over the keys that states stand for."""
+        if self._plan.states is None:
+            return {}
+        found = starts(self._plan, self._call, self._stored, self._plan.parts[0].tile.rows, self._dtype)
+        return {name: value.unsqueeze(3) for name, value in found.items()}
 
     def _stage_tables(self) -> list[PartTables]:
         """The tables of each stage's part; none for calls that need none."""

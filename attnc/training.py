@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from attnc.call_kinds import may_use_states
 from attnc.codegen.launch import CallInputs
 from attnc.codegen.states import state_key
 from attnc.diagnostics import warn_user
@@ -109,8 +110,15 @@ class Training:
         call = replace(call, training=True)
         seeds = Seeds(out, dict(zip(names, saved, strict=True)), gradients[0], gradients[1])
         plan = cast("BackwardPlan", self.plan(_plain(call)))
-        joint = self._backend(call) in _JOINT
+        joint = self._backend(call) in _JOINT and not self._has_states(call)
         return Backward(plan, call, seeds, wanted, partial(self._execute, plan, wanted), joint=joint).run()
+
+    def _has_states(self, call: CallInputs) -> bool:
+        """Whether both sides of the backward take full tiles from states: linear work, however many passes."""
+        if not may_use_states(call):
+            return False
+        found = cast("BackwardPlan", self.plan(replace(_plain(call), states=True)))
+        return all(plan is None or plan.states is not None for plan in (found.query, found.keys))
 
     def _execute(
         self, plan: BackwardPlan, wanted: frozenset[str], step: Step, call: CallInputs

@@ -52,13 +52,14 @@ def command(
     """
     from attnc.explain import bind_all, explain
     from attnc.ir.dependence import is_aligned
+    from attnc.ir.long_calls import is_long
     from attnc.passes.pipeline import PlanOptions, make_plan
 
     module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
     m = n if m is None else m
-    options = PlanOptions(
-        head_dim, value_dim or head_dim, ITEMSIZE[dtype], None, is_aligned(module, n, m), numbered=True
-    )
+    widths = (head_dim, value_dim or head_dim)
+    aligned, long = is_aligned(module, n, m), is_long(n, m, max(widths))
+    options = PlanOptions(*widths, ITEMSIZE[dtype], None, aligned, numbered=True, states=long)
     report = explain(make_plan(module, options), n, m, target, dynamic, with_facts=True)
     if as_json:
         print_json(report.to_json())

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from attnc.codegen.context import Arg, KernelText, TritonModule, table_key
-from attnc.codegen.states import state_key
+from attnc.codegen.states import has_buffers, state_key
 from attnc.ir.expr import Const
-from attnc.ir.plan import Accumulator, Derived
+from attnc.ir.plan import Accumulator, Derived, KernelPlan
 from attnc.ir.types import VectorType
 
 
@@ -54,6 +54,11 @@ class Launch:
 Runner = Callable[[Launch], None]
 
 
+#: Accumulators after the keys that states stand for, by name of their buffers: of a plan, a call, derived values by
+#: name, the queries of a tile, and the dtype of sums.
+Begin = Callable[[KernelPlan, CallInputs, Mapping[str, torch.Tensor], int, torch.dtype], Mapping[str, torch.Tensor]]
+
+
 @dataclass(slots=True)
 class _Buffers:
     """Every tensor of a call by the key that arguments use."""
@@ -73,13 +78,13 @@ class TileTables:
 
 
 def run_module(
-    module: TritonModule, call: CallInputs, run: Runner, tiles: TileTables | None = None
+    module: TritonModule, call: CallInputs, run: Runner, tiles: TileTables | None = None, begin: Begin | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Run all kernels of a module. Returns the output [B, H, N, Dv] and the statistics [B, H, N] in float32.
 
     Accumulators that the plan saves are among the statistics, by `state_key`; of a plan without an output all of its
     accumulators and derived values are, and the output has no features. `tiles` are needed by a plan whose tiles are
-    boxes or listed.
+    boxes or listed, `begin` by one with states.
     """
     batch, heads, rows = call.q.shape[:3]
     out = call.q.new_empty((batch, heads, rows, 0 if module.plan.output is None else call.v.shape[-1]))
@@ -93,7 +98,7 @@ def run_module(
     for derived in module.plan.derived:
         buffers.tensors[derived.name] = _derived_buffer(derived, call)
     plan = module.plan
-    left = plan.accumulators if len(plan.stages) > 1 or plan.output is None else plan.saved
+    left = plan.accumulators if has_buffers(plan) else plan.saved
     buffers.tensors.update({state_key(acc): _state_buffer(acc, call) for acc in left})
     returned = (*plan.saved, *(plan.accumulators if plan.output is None else ()))
     aux.update({state_key(acc): buffers.tensors[state_key(acc)] for acc in returned})
@@ -102,6 +107,10 @@ def run_module(
     if out.numel() == 0 and not aux:
         return out, aux
     for kernel in module.kernels:
+        if plan.states is not None and kernel.kind == "attention" and begin is not None:
+            stored = {derived.name: buffers.tensors[derived.name] for derived in plan.derived}
+            for name, tensor in begin(plan, call, stored, kernel.block, torch.float32).items():
+                buffers.tensors[name].copy_(tensor)
         boxes = tiles.query_tiles[kernel.part] if tiles is not None and kernel.kind == "attention" else None
         launch = _prepare(kernel, call, buffers, boxes)
         if launch.programs > 0:

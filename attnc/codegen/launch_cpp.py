@@ -15,7 +15,7 @@ from attnc.codegen.context import Arg
 from attnc.codegen.cpp_build import load_library, parallel
 from attnc.codegen.cpp_text import AT_ONCE, FEW_ROWS, KEYS, ROWS, CppModule, CppStage
 from attnc.codegen.launch import CallInputs
-from attnc.codegen.states import column_key, scatter_key, state_key
+from attnc.codegen.states import column_key, has_buffers, scatter_key, state_key
 from attnc.diagnostics import InternalError
 from attnc.ir.plan import Accumulator
 
@@ -38,7 +38,10 @@ TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one stage has to do; the arrays and numbers are those of `Call` in `native/tiles.h`."""
+    """What one stage has to do; the arrays and numbers are those of `Call` in `native/tiles.h`.
+
+    `rows`: queries of a unit of consecutive ones.
+    """
 
     seqs: Ints
     unit_seq: Ints
@@ -58,6 +61,7 @@ class Work:
     threads: int
     strands: int = 1
     heads_at_once: int = 1
+    rows: int = 0
 
 
 class _Call(ctypes.Structure):
@@ -95,7 +99,7 @@ class CppRunner:
         plan = self.module.plan
         shape = tuple(call.q.shape[:3])
         aux = plan.aux if self.module.variant.aux else ()
-        kept = plan.accumulators if len(plan.stages) > 1 or plan.output is None else plan.saved
+        kept = plan.accumulators if has_buffers(plan) else plan.saved
         heads = call.q.shape[1] if self.module.query_heads else call.k.shape[1]
         columns = (call.k.shape[0], heads, call.k.shape[2])
         found = {"out": _Made((*shape, 0 if plan.output is None else call.v.shape[-1]), call.q.dtype)}
@@ -171,13 +175,18 @@ class Prepared:
     made: Mapping[str, _Made]
     launches: Sequence[_Launch]
 
-    def run(self, given: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def run(
+        self, given: Mapping[str, torch.Tensor], begun: Mapping[str, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The output [B, H, N, Dv] and the statistics [B, H, N] in float32, of tensors by name.
+
+        `begun` are contiguous accumulators that do not begin at the identity.
 
         Accumulators that the plan saves are among the statistics, by `state_key`. Of a plan without an output all
         accumulators, columns and sums into tables are, by their keys; the output has no features then.
         """
-        made = {name: tensor.make() for name, tensor in self.made.items()}
+        ready = begun or {}
+        made = {name: ready[name] if name in ready else tensor.make() for name, tensor in self.made.items()}
         tensors = {**given, **made}
         for launch in self.launches:
             launch.run(tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnc.codegen.context import Arg, Variant
 from attnc.codegen.place import tensor_args
 from attnc.codegen.token_loads import padded
-from attnc.ir.plan import Accumulator, Scatter
+from attnc.ir.plan import Accumulator, KernelPlan, Scatter
 
 #: Begins the names of accumulators in memory.
 STATE = "state:"
@@ -16,6 +16,11 @@ IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 def state_key(acc: Accumulator) -> str:
     """The name of the buffer among those of a call."""
     return f"{STATE}{acc.name}"
+
+
+def has_buffers(plan: KernelPlan) -> bool:
+    """Whether all accumulators of a plan are in memory, not only the saved ones."""
+    return len(plan.stages) > 1 or plan.output is None or plan.states is not None
 
 
 def column_key(acc: Accumulator) -> str:

@@ -40,8 +40,11 @@ def merges(sweep: Sweep) -> tuple[Merge, ...]:
 
 
 def splits(plan: KernelPlan) -> bool:
-    """Whether the keys of a query may be split: one kernel with one pass over them, which sums over keys alone."""
-    return len(plan.stages) == 1 and len(plan.sweeps) == 1 and not plan.columns
+    """Whether the keys of a query may be split: one kernel with one pass over them, which sums over keys alone.
+
+    What begins at states would begin there once for each of its pieces.
+    """
+    return len(plan.stages) == 1 and len(plan.sweeps) == 1 and not plan.columns and plan.states is None
 
 
 def partial_ref(acc: Accumulator, side: Side) -> Ref:

@@ -43,6 +43,8 @@ class PlanOptions:
     numbered: bool = False
     #: Calls that will be differentiated: the forward leaves what the backward reads.
     training: bool = False
+    #: Calls long enough for full tiles to go through states where they can. The host knows their offsets.
+    states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,51 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class StateTerm:
+    """What a pair adds to a sum: `row`, of the query, times an inner product (none: 1) times `column`, of the key."""
+
+    row: Expr
+    dot: str
+    column: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class StateSum:
+    """A sum of such terms. An extremum has none: what it is after any key is `row`, which all pairs share."""
+
+    accumulator: str
+    terms: tuple[StateTerm, ...]
+    row: Expr | None = None
+
+
+Moves = Literal["low", "high", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Key tiles of a query tile that a state stands for: all `chunk` or none where both ends stay, else a number of
+    chunks, counted from the end that stays. `moves`: the end that depends on the query tile.
+    """
+
+    tiles: Piece
+    moves: Moves
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Sums over the keys of full tiles without their pairs: a sum of f(q) . g(k) v is f(q) . (the sum of g(k) v).
+
+    The sums begin at what the `runs` give, one state for each `chunk` of key tiles, and the visits are what is left.
+    """
+
+    runs: tuple[Run, ...]
+    sums: tuple[StateSum, ...]
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """Sweeps over one part. `resumes`: from the accumulators that the part before left; else from the identity.
+    """Sweeps over one part. `resumes`: from what states or the part before left; else from the identity.
 
     One that `finishes` computes output and statistics, another leaves its accumulators. Continuing from what others
     accumulated is the monoid's combination, one tile after the other.
@@ -264,6 +309,9 @@ class KernelPlan:
     saves: tuple[str, ...] = ()
     scatters: tuple[Scatter, ...] = ()
     columns_per_head: bool = False
+    states: States | None = None
+    #: Why full tiles cannot go through states; "" where they can.
+    no_states: str = ""
 
     @property
     def columns(self) -> tuple[Accumulator, ...]:
@@ -293,7 +341,8 @@ class KernelPlan:
         """The kernels that make up the attention: one, or one for each sweep of each part."""
         ends = self.output is not None
         if len(self.parts) == 1:
-            return (Stage(self.parts[0], tuple(range(len(self.sweeps))), resumes=False, finishes=ends),)
+            sweeps = tuple(range(len(self.sweeps)))
+            return (Stage(self.parts[0], sweeps, resumes=self.states is not None, finishes=ends),)
         last = (len(self.sweeps) - 1, len(self.parts) - 1)
         return tuple(
             Stage(part, (sweep,), resumes=number > 0, finishes=ends and (sweep, number) == last)

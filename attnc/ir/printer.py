@@ -23,7 +23,7 @@ from attnc.ir.expr import (
     Var,
 )
 from attnc.ir.module import AttentionModule, Range, ScalarParam, Table, TensorParam
-from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece, TileAxis
+from attnc.ir.plan import Accumulator, KernelPlan, Part, Piece, States, TileAxis
 from attnc.ir.types import VectorType
 
 _LEVELS = (("or",), ("and",), ("not",), ("lt", "le", "gt", "ge", "eq", "ne"), ("bitand",), ("add", "sub"),
@@ -157,6 +157,7 @@ def print_plan(plan: KernelPlan) -> str:
         lines.append(f"  sweep {n}: {sweep.why}")
         lines += [f"    {_accumulator(acc)}" for acc in sweep.accumulators]
         lines += [f"    per key: {_accumulator(acc)}" for acc in sweep.columns]
+    lines += _states(plan.states) if plan.states is not None else []
     if plan.empty is not None:
         lines.append(f"  a row is empty when {print_expr(plan.empty)} is -inf")
     if plan.output is not None:
@@ -191,6 +192,18 @@ def _piece(piece: Piece) -> str:
         text += f" step {piece.step}"
     guard = print_expr(piece.guard)
     return text if guard == "true" else f"{text} if {guard}"
+
+
+def _states(states: States) -> list[str]:
+    """What sums begin at."""
+    ends = {"high": "chunks from the first", "low": "chunks from the last", "none": "one chunk"}
+    lines = [f"  states of {states.chunk} key tiles"]
+    lines += [f"    over {_piece(run.tiles)}, {ends[run.moves]}" for run in states.runs]
+    for total in states.sums:
+        terms = [" * ".join((print_expr(t.row), t.dot or "1", print_expr(t.column))) for t in total.terms]
+        value = " + ".join(terms) if total.row is None else print_expr(total.row)
+        lines.append(f"    {total.accumulator} begins with {value}")
+    return lines
 
 
 def _accumulator(acc: Accumulator) -> str:

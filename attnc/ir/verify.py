@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import prod
 
 from attnc.diagnostics import InternalError
+from attnc.ir.dependence import axes
 from attnc.ir.expr import Call, Expr, GridCoord, Index, Lift, Lookup, Param, Reduce, Ref, Size, Value
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import Accumulator, KernelPlan, Piece, Sweep, TileAxis
@@ -86,6 +87,7 @@ def verify_plan(plan: KernelPlan) -> None:
     for expr in _plan_expressions(plan):
         _check_plan_leaves(expr, stored)
     _check_visits(plan)
+    _check_states(plan)
 
 
 def verify_sweeps(sweeps: Iterable[Sweep], results: Iterable[Expr], pairs: set[str] | None = None) -> set[str]:
@@ -185,6 +187,21 @@ def _check_visits(plan: KernelPlan) -> None:
             rows, keys = prod(axis.rows for axis in part.axes), prod(axis.keys for axis in part.axes)
             _require((rows, keys) == (part.tile.rows, part.tile.keys), "axes that do not make up the tile")
             _require(not any(visit.pieces for visit in part.visits), "a part with axes and with pieces")
+
+
+def _check_states(plan: KernelPlan) -> None:
+    """States begin every accumulator, from inner products and values of single tokens."""
+    if plan.states is None:
+        return
+    _require(len(plan.parts) == 1 and len(plan.sweeps) == 1, "states of several sweeps or parts")
+    _require(not plan.columns and not plan.scatters, "states and sums over pairs that they leave out")
+    names = [total.accumulator for total in plan.states.sums]
+    _require(names == [acc.name for acc in plan.accumulators], "states that do not begin every accumulator")
+    for run in plan.states.runs:
+        _check_piece(run.tiles)
+    for term in (term for total in plan.states.sums for term in total.terms):
+        _require(not term.dot or any(dot.name == term.dot for dot in plan.dots), f"`{term.dot}` is no inner product")
+        _require("j" not in axes(term.row) and "i" not in axes(term.column), "a factor of a state that is one of pairs")
 
 
 def _check_tile_axis(axis: TileAxis) -> None:

@@ -36,6 +36,7 @@ from attnc.passes.lowered import Lowered
 from attnc.passes.normalizer_passes import is_empty
 from attnc.passes.positions import Positions
 from attnc.passes.row_values import OUTPUT, SAVED, RowValues
+from attnc.passes.states import through_states
 from attnc.passes.transpose import transposed, transposed_module, transposed_tensor
 
 #: Values as passed, where they stand on the side of the rows.
@@ -201,14 +202,17 @@ class _Plans:
         return BackwardPlan(
             saved=tuple(of.values.saved),
             rows=self._rows(),
-            query=self._plan_of_queries(query) if query.accumulators or query.scatters else None,
-            keys=self._plan_of_keys(keys),
+            query=self._through(self._plan_of_queries(query)) if query.accumulators or query.scatters else None,
+            keys=self._through(self._plan_of_keys(keys)),
             joint=self._joint_plan(query, keys),
             tokens=(*query.tokens, *keys.tokens),
             lookups=(*rows, *query.lookups, *keys.lookups),
             core=of.core,
             maps=self._lowered.cascade.maps,
         )
+
+    def _through(self, plan: KernelPlan) -> KernelPlan:
+        return through_states(plan, wanted=self._options.states)
 
     # -- tensors ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ operands            inner products by name, token maps stored             (last:
 tiling, block-sparsity  tile size, visits                                 (independent of the above)
 tile-maps           boxes and classes instead, where they visit less      (asks for the visits of ranges to compare)
 work-order          lists of what depends on data, long tiles first       (looks at the chosen parts)
+states              sums over full tiles as products                      (looks at sweeps and visits)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from attnc.passes.lowered import Lowered
 from attnc.passes.normalizer_passes import Cascade, is_empty, lower_cascade
 from attnc.passes.operands import Operands
 from attnc.passes.positions import Positions
+from attnc.passes.states import through_states
 from attnc.passes.tile_maps import choose_parts
 from attnc.passes.tiling import choose_backward_tile, choose_tile
 from attnc.passes.work_order import list_what_depends, ordered
@@ -53,7 +55,7 @@ def make_plan(module: AttentionModule, options: PlanOptions, after_pass: AfterPa
     """Plan a bound module. Raises SpecError for what has a meaning but no kernel."""
     lowered = lower_module(module, options, after_pass)
     parts = make_parts(module, lowered.rows.mask, lowered.positions, options, after_pass)
-    plan = forward_plan(lowered, options, parts)
+    plan = through_states(forward_plan(lowered, options, parts), wanted=options.states)
     verify_plan(plan)
     after_pass("plan", plan)
     return plan
