@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from attnc.torch_tokens import everywhere, reading
 #: Tokens of a segment, on a CPU (where it should stay in its caches) and on a device.
 _SEGMENT = {"cpu": 4096}
 _SEGMENT_ON_DEVICE = 1 << 17
+#: Keys whose products are summed one after the other. Longer sums lose digits that all queries then miss together.
+_BLOCK = 64
 _IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
@@ -204,17 +207,21 @@ class _Product:
     def add(self, chunks: _Chunks, rows: int, into: Mapping[str, Tensor]) -> None:
         """Add what the queries take from their states."""
         tokens = _SEGMENT.get(self._call.q.device.type, _SEGMENT_ON_DEVICE)
-        carried: Tensor | None = None
+        before: Tensor | None = None
         for states, stretches in _segments(chunks, max(tokens // max(chunks.size, 1), 1), max(tokens // rows, 1)):
-            sums = self._running(chunks, states, carried, tokens)
-            carried = sums[:, :, -1]
+            sums = self._running(chunks, states, tokens)
+            last = sums[:, :, -1].double()
+            if before is not None:
+                sums += before.to(self._dtype).unsqueeze(2)
+                last = last + before
+            before = last
             for stretch in stretches:
                 self._take(stretch, sums, states.start, rows, into)
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
-    def _running(self, chunks: _Chunks, states: range, carried: Tensor | None, tokens: int) -> Tensor:
-        """Some states [B, heads, states, F, W], on top of the one before them."""
+    def _running(self, chunks: _Chunks, states: range, tokens: int) -> Tensor:
+        """Running sums over the chunks of some states [B, heads, states, F, W], beginning with the first of them."""
         if len(states) == 1:
             keys = chunks.keys(states.start - 1, 1)
             blocks = (keys[n : n + tokens] for n in range(0, len(keys), tokens))
@@ -225,12 +232,9 @@ class _Product:
         if chunks.moves == "low":
             sums = sums.flip(2)
         if sums.device.type != "cpu":
-            sums = sums.cumsum(2)
-            return sums if carried is None else sums + carried.unsqueeze(2)
-        for n in range(len(states)):  # one slab after the other: torch's own sum along this dimension is slow here
-            before = carried if n == 0 else sums[:, :, n - 1]
-            if before is not None:
-                sums[:, :, n] += before
+            return sums.cumsum(2)
+        for n in range(1, len(states)):  # one slab after the other: torch's own sum along this dimension is slow here
+            sums[:, :, n] += sums[:, :, n - 1]
         return sums
 
     def _sums(self, keys: range, size: int) -> Tensor:
@@ -244,8 +248,10 @@ class _Product:
         ones = left.new_ones((*left.shape[:3], 1))
         right = [self._at(self._tokens[name], keys) if name else ones for name in self._columns]
         weights = right[0] if len(right) == 1 else torch.cat(right, dim=3)
-        left, weights = (x.reshape(*x.shape[:2], -1, size, x.shape[3]) for x in (left, weights))
-        return left.transpose(3, 4) @ weights
+        block = gcd(size, _BLOCK)
+        left, weights = (x.reshape(*x.shape[:2], -1, block, x.shape[3]) for x in (left, weights))
+        blocks = left.transpose(3, 4) @ weights
+        return blocks.reshape(*blocks.shape[:2], -1, size // block, *blocks.shape[3:]).sum(3)
 
     def _at(self, tokens: Tensor, keys: range) -> Tensor:
         """Vectors of some keys, for as many heads as there are states of."""

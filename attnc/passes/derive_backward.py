@@ -201,10 +201,10 @@ class _Plans:
         rows = [LookupGradient(target, "rows", name, real_const(1.0)) for target, name in of.direct]
         return BackwardPlan(
             saved=tuple(of.values.saved),
-            rows=self._rows(),
+            rows=self._through(self._rows()),
             query=self._through(self._plan_of_queries(query)) if query.accumulators or query.scatters else None,
             keys=self._through(self._plan_of_keys(keys)),
-            joint=self._joint_plan(query, keys),
+            joint=self._through(self._joint_plan(query, keys)),
             tokens=(*query.tokens, *keys.tokens),
             lookups=(*rows, *query.lookups, *keys.lookups),
             core=of.core,

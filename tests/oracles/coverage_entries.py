@@ -169,10 +169,10 @@ NORMALIZERS = (
 )  # fmt: skip
 
 LINEAR = (
-    Entry("linear (elu + 1)", "linear", note="tiles of pairs, not yet a product of sums"),
+    Entry("linear (elu + 1)", "linear", note="linear in the tokens: full tiles through states (decision 0017)"),
     Entry("ReLU", "relu_linear", note="as above"),
-    Entry("Based", "based_taylor", note="as above"),
-    Entry("cosFormer", "cosformer", note="as above"),
+    Entry("Based", "based_taylor", note="tiles of pairs: states of D^2 rows where its features are declared"),
+    Entry("cosFormer", "cosformer", note="linear in the tokens"),
     Entry("Hedgehog", "hedgehog", note="as above; the projection is the model's"),
     Entry("Performer", "performer", note="as above; random features are given"),
     Entry("MALA", "mala", note="as above"),
