@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
+from attnc.block_tensors import BlockStages
 from attnc.calls import Checks, RawCall, check_call, check_kinds, refuse
 from attnc.compiler import Compiled, Program, compile_program, compile_spec
 from attnc.diagnostics import CallError
 from attnc.executor import Backend, Executor
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
+from attnc.passes.block_tensors import measures_blocks
 from attnc.passes.columns import reads_columns
 from attnc.stages import Stages
 from attnc.tables import Constants, tables_of
@@ -104,7 +106,15 @@ class Op:
         self._tensors = dict(tensors or {})
         self._constants = Constants(module)
         self._executor, self._ops = register(Executor(module, backend, tile, key))
-        self._stages = Stages(module, lambda part: Op(part, backend, tile)) if reads_columns(module) else None
+        self._stages = self._staged(module)
+
+    def _staged(self, module: AttentionModule) -> BlockStages | Stages | None:
+        """How to call what no single plan computes."""
+        if measures_blocks(module):
+            return BlockStages(module, lambda part: Op(part, self.backend, self._tile))
+        if reads_columns(module):
+            return Stages(module, lambda part: Op(part, self.backend, self._tile))
+        return None
 
     def __repr__(self) -> str:
         return f"<attnc op {self.module.name}, backend {self.backend}>"
@@ -150,7 +160,7 @@ class Op:
     def _dispatch(self, call: RawCall) -> Any:
         """Through torch's dispatcher; recorded where somebody may ask for gradients (a dual tensor does not say so).
 
-        Stage by stage where columns have statistics.
+        Stage by stage where columns have statistics, or blocks values.
         """
         if self._stages is not None:
             return self._stages.run(call)

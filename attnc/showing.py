@@ -18,6 +18,7 @@ from attnc.ir.expr import Expr, Size
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
 from attnc.ir.traverse import walk
+from attnc.passes.block_tensors import measure_blocks
 from attnc.passes.pipeline import make_plan
 from attnc.pictures.bounds import by_part
 from attnc.pictures.html import matrix_html, neighbourhood_html
@@ -183,7 +184,7 @@ def picture_of(
         raise CallError(f"view: the grid has {prod(grid[0]) + grid[1]} points, there are {m} keys; ask for tiles")
     aligned = is_aligned(module, n, m)
     tile_of = (shape.head_dim, shape.value_dim, shape.itemsize, shape.tile)
-    plan = make_plan(module, PlanOptions(*tile_of, aligned, numbered=True))
+    plan = make_plan(measure_blocks(module).module, PlanOptions(*tile_of, aligned, numbered=True))
     names = {**sizes_of(n, m), **defaults(plan), **(params or {}), **_heads(module, head, heads)}
     check_fit(module, names)
     return Picture(in_reach(plan, names), names, on_grid, query, rows, keys)

@@ -53,6 +53,7 @@ def command(
     from attnc.explain import bind_all, explain
     from attnc.ir.dependence import is_aligned
     from attnc.ir.long_calls import is_long
+    from attnc.passes.block_tensors import measure_blocks
     from attnc.passes.pipeline import PlanOptions, make_plan
 
     module, dynamic = bind_all(read_spec(spec).select(attention), dict(params))
@@ -60,7 +61,7 @@ def command(
     widths = (head_dim, value_dim or head_dim)
     aligned, long = is_aligned(module, n, m), is_long(n, m, max(widths))
     options = PlanOptions(*widths, ITEMSIZE[dtype], None, aligned, numbered=True, states=long)
-    report = explain(make_plan(module, options), n, m, target, dynamic, with_facts=True)
+    report = explain(make_plan(measure_blocks(module).module, options), n, m, target, dynamic, with_facts=True)
     if as_json:
         print_json(report.to_json())
     else:

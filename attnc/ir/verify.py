@@ -14,6 +14,8 @@ from attnc.ir.printer import print_expr
 from attnc.ir.traverse import walk
 from attnc.ir.types import BOOL, INT, REAL, VectorType
 
+#: What every expression may read: texts cannot name them, passes can.
+_OFFSETS = frozenset(("q_offset", "k_offset"))
 _PAIR_VALUES = frozenset(("scale", "n_keys", "q", "k", "v"))
 
 
@@ -47,6 +49,7 @@ def _expressions(module: AttentionModule) -> Iterable[Expr]:
 
 
 def _check_values(expr: Expr, allowed: frozenset[str]) -> None:
+    allowed = allowed | _OFFSETS
     for node in walk(expr):
         if isinstance(node, Value) and node.name not in allowed:
             raise InternalError(f"`{node.name}` in {print_expr(expr)}")

@@ -46,10 +46,10 @@ def without_lifts(expr: Expr, given: Mapping[Expr, Expr] | None = None) -> Expr:
     if not any(isinstance(node, Lift) for node in walk(expr)):
         return expr
     known = tuple((given or {}).items())
-    return transform(transform(expr, _without_densities), lambda node: _lowered(node, known))
+    return transform(transform(expr, without_densities), lambda node: _lowered(node, known))
 
 
-def _without_densities(node: Expr) -> Expr:
+def without_densities(node: Expr) -> Expr:
     """A comparison of a density with 0 or 1 as `any` or `all`."""
     match node:
         case Call(fn=fn, args=(Const() as bound, Lift(op="density") as lift)):

@@ -95,6 +95,6 @@ def test_the_dense_meaning_of_a_lift(mask: Term, call: Numbers) -> None:
     check(mask, call, dense=True)
 
 
-@given(mask=nested, call=st.one_of(calls, aligned))
+@given(mask=st.one_of(nested, lifted(masks), densities), call=st.one_of(calls, aligned))
 def test_what_is_computed_for_a_lift(mask: Term, call: Numbers) -> None:
     check(mask, call, dense=False)

@@ -10,6 +10,7 @@ import torch
 import attnc
 from attnc.ir.printer import print_expr
 from attnc.passes.facts import find_facts
+from attnc.passes.pipeline import PlanOptions, make_plan
 from attnc.passes.positions import Positions
 from tests.oracles.modules import module_of
 
@@ -63,15 +64,15 @@ def test_conditions_of_any_call_say_what_the_call_must_fulfil() -> None:
         ("all(exists d in 0..4: i - j == d * w, 2, 2)", "passed the bound on the work"),
     ],
 )
-def test_what_has_no_condition_on_blocks_is_refused(mask: str, message: str) -> None:
+def test_a_plan_holds_no_lift_without_condition(mask: str, message: str) -> None:
     op = attnc.compile(source=text_of(mask), backend="torch")
-    arguments = call(op, 8, 9, q_offset=1)
-    assert op.reference(**arguments).shape == (2, 4, 8, 16)
     with pytest.raises(attnc.SpecError) as found:
-        op(**arguments)
+        make_plan(op.module, PlanOptions(16, 16))
     assert found.value.diagnostics[0].code == "E401"
     assert message in str(found.value)
     assert find_facts(op.module).causal.verdict == "unknown"
+    with pytest.raises(attnc.CallError, match="call once for each document"):
+        op(**{**call(op, 8), "cu_seqlens": torch.tensor([0, 3, 8])})
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**31])
@@ -101,14 +102,43 @@ def call(op: attnc.Op, n: int, m: int | None = None, **options: Any) -> dict[str
         "any(0 <= i - j < 9, 4, 8)",
         "all(abs(i - j) < 40, 8, 8)",
         "(full[hk] or any(j < len[b], 8, 4)) and j <= i",
+        "any(density(seg[b, i] == seg[b, j], 4, 8) > 0.25 and full[hk], 8, 8) and density(j <= i, 16, 8) >= 0.5",
     ],
 )
 def test_back_ends(mask: str, backend: Any) -> None:
     op = attnc.compile(source=text_of(mask), backend=backend)
     offsets = torch.tensor([3, 9])
-    calls = (call(op, 70), call(op, 20, 33, q_offset="end"), call(op, 17, 60, q_offset=offsets, k_offset=2))
+    calls = (call(op, 40), call(op, 20, 33, q_offset="end"), call(op, 17, 30, q_offset=offsets, k_offset=2))
     for arguments in calls:
         torch.testing.assert_close(op(**arguments).double(), op.reference(**arguments), atol=1e-5, rtol=1e-5)
+
+
+def test_densities_of_nobody() -> None:
+    op = attnc.compile(source="attention a { mask density(j <= i, 4, 4) > 0.5 }", backend="torch")
+    for n, m in ((0, 5), (5, 0), (1, 1)):
+        q, k, v = (torch.randn(1, 1, size, 16) for size in (n, m, m))
+        torch.testing.assert_close(op(q, k, v).double(), op.reference(q, k, v), atol=1e-5, rtol=1e-5)
+    many = torch.empty(1, 1, 1 << 17, 16, device="meta")
+    with pytest.raises(attnc.CallError, match="too many to have values"):
+        op(many, many, many)
+    assert op(*(torch.empty(1, 1, 9, 16, device="meta") for _ in range(3))).shape == (1, 1, 9, 16)
+
+
+def test_a_density_in_a_score_has_gradients_of_what_stands_beside_it() -> None:
+    source = """
+    attention a(slope: real[H] learned) {
+      mask exists d in 0..3: density(abs(i - j) == d, 4, 4) > 0.2
+      score dot(q, k) * scale - slope[h] * density(j <= i, 8, 4)
+      aux lse
+    }"""
+    op = attnc.compile(source=source, backend="torch")
+    q, k, v = (torch.randn(1, 2, 22, 16) for _ in range(3))
+    slope = torch.rand(2, requires_grad=True)
+    out, aux = op(q, k, v, slope=slope, return_aux=True)
+    expected, exact = op.reference(q, k, v, slope=slope, return_aux=True)
+    torch.testing.assert_close(aux.lse.double(), exact.lse, atol=1e-5, rtol=1e-5)
+    found, wanted = (torch.autograd.grad(x.sum(), slope)[0] for x in (out, expected))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_packed_documents_have_blocks_of_their_own() -> None:
