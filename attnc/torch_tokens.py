@@ -15,6 +15,9 @@ from attnc.ir.plan import Derived, KernelPlan
 from attnc.ir.traverse import walk
 from attnc.packing import documents
 
+#: Features of all tokens that are computed together on a CPU.
+_BLOCK = 1 << 18
+
 
 def compute_dtype(call: CallInputs) -> torch.dtype:
     """What this back end computes a call in: float32, but float64 for float64, and for what is differentiated on a CPU.
@@ -97,8 +100,37 @@ def derived_tokens(plan: KernelPlan, call: CallInputs, dtype: torch.dtype | None
 
 def _derive_all(plan: KernelPlan, call: CallInputs, dtype: torch.dtype | None) -> dict[str, Tensor]:
     chosen = dtype or compute_dtype(call)
-    env = everywhere(plan, reading(call, [derived.expr for derived in plan.derived]), chosen)
+    read = reading(call, [derived.expr for derived in plan.derived])
+    if _in_blocks(call):
+        env = replace(environment(plan, read, chosen), whole=frozenset(("b", "h")))
+        return {derived.name: _derive_in_blocks(derived, call, env) for derived in plan.derived}
+    env = everywhere(plan, read, chosen)
     return {derived.name: _derive(derived, call, env).contiguous() for derived in plan.derived}
+
+
+def _in_blocks(call: CallInputs) -> bool:
+    """Whether tokens are computed some at a time, so that what is between stays in the caches of a CPU."""
+    given = (call.q, call.k, call.v, *call.tensors.values())
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    return call.q.device.type == "cpu" and not recorded and max(call.q.numel(), call.k.numel()) > 2 * _BLOCK
+
+
+def _derive_in_blocks(derived: Derived, call: CallInputs, env: Env) -> Tensor:
+    tokens = call.q if derived.side == "q" else call.k
+    count, step = tokens.shape[2], max(_BLOCK * tokens.shape[2] // max(tokens.numel(), 1), 1)
+    whole: Tensor | None = None
+    for first in range(0, count, step):
+        here = slice(first, min(first + step, count))
+        index = torch.arange(here.start, here.stop)
+        if derived.side == "q":
+            value = _derive(derived, replace(call, q=call.q[:, :, here]), at_rows(env, index))
+        else:
+            value = _derive(derived, replace(call, k=call.k[:, :, here], v=call.v[:, :, here]), at_keys(env, index))
+        if whole is None:
+            whole = value.new_empty((*value.shape[:2], count, *value.shape[3:]))
+        whole[:, :, here] = value
+    assert whole is not None
+    return whole
 
 
 def reading(call: CallInputs, exprs: Iterable[Expr]) -> CallInputs:
