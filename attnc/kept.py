@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.ir.expand import written_out
 from attnc.ir.expr import Expr, Index, Param, Size, Value
 from attnc.ir.plan import KernelPlan, Part, Tile, TileAxis
 from attnc.ir.types import BOOL, INT, REAL
@@ -27,6 +28,8 @@ Ints = NDArray[np.int64]
 #: Rows that are counted one by one from closed forms, and pairs that are looked at one by one.
 MAX_ROWS = 1 << 23
 MAX_PAIRS = 1 << 22
+#: Operations for all of them together: about half a second.
+MAX_STEPS = 1 << 29
 _CHUNK = 1 << 16
 
 
@@ -90,7 +93,8 @@ def counter_of(plan: KernelPlan, names: Mapping[str, Any]) -> Counter | str:
             return _ClosedForm(axis)
         except UnknownVisitsError as error:
             return f"not counted: depends on {error.reason}"
-    if names["N"] * names["M"] > MAX_PAIRS:
+    pairs = names["N"] * names["M"]
+    if pairs > MAX_PAIRS or pairs * written_out(plan.mask) > MAX_STEPS:
         return "not counted: no closed form, and too many pairs to look at each"
     pair = _OnePair(plan, names)
     try:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import InternalError
+from attnc.ir.expand import written_out
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var
 from attnc.ir.plan import Piece, Tile, TileAxis, Visit
 from attnc.ir.types import INT
@@ -29,6 +30,8 @@ Ints = NDArray[Any]
 MAX_UNITS = 1 << 21
 #: Longest axis (in y) whose pairs are counted out one by one.
 MAX_COUNTED = 4096
+#: Operations for all pairs of an axis: two seconds, which only `exists` of many values reach.
+MAX_STEPS = 1 << 31
 ANY_NUMBER = 1 << 62
 
 
@@ -142,11 +145,19 @@ def axis_table(axis: TileAxis, names: Mapping[str, int], most: int = ANY_NUMBER)
         raise LongTableError
     if axis.visits:
         return _from_closed_forms(axis, names, lengths, queries)
-    if int(lengths.max(initial=0)) <= MAX_COUNTED:
+    if is_short(axis, lengths):
         kinds = _counted(axis, names, lengths, queries, keys)
+    elif class_count(axis, extent) > 1:
+        raise LongTableError
     else:
         kinds = _by_intervals(axis, names, extent, most)
     return _joined(*kinds, units=len(lengths) * queries)
+
+
+def is_short(axis: TileAxis, lengths: Ints) -> bool:
+    """Whether the pairs of an axis may be looked at one by one; every value of an `exists` is an operation more."""
+    pairs = int((lengths.astype(np.float64) ** 2).sum())
+    return int(lengths.max(initial=0)) <= MAX_COUNTED and pairs * written_out(axis.relation) <= MAX_STEPS
 
 
 def tables_of(axes: Sequence[TileAxis], names: Mapping[str, int]) -> tuple[AxisTable, ...] | None:
@@ -271,7 +282,7 @@ def _by_intervals(axis: TileAxis, names: Mapping[str, int], extent: int, most: i
 def kept_pairs(axis: TileAxis, names: Mapping[str, int]) -> int | None:
     """Pairs of coordinates that the axis keeps; None when they are too many to count."""
     lengths = steps(axis, axis_extent(axis, names))
-    if int(lengths.max(initial=0)) > MAX_COUNTED:
+    if not is_short(axis, lengths):
         return None
     return sum(int(_relation(axis, names, cls).sum()) for cls in range(len(lengths)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -233,3 +234,15 @@ def test_small_calls_have_reports(sizes: tuple[int, int]) -> None:
         assert report.tiles.total == -(-sizes[0] // 16) * -(-sizes[1] // 16)
         assert report.kept.pairs is not None
         assert str(report)
+
+
+@pytest.mark.parametrize("n", [512, 4096])
+def test_thousands_of_values_of_an_exists_are_counted_in_bounded_time(n: int) -> None:
+    op = attnc.compile(
+        source="attention a { mask exists d in 0..64: exists e in 0..64: i - j == d * 100 + e * e }", backend="torch"
+    )
+    started = time.process_time()
+    report = op.explain(n)
+    assert time.process_time() - started < 10, "about a second; looking at every pair takes minutes"
+    assert report.kept.pairs is None
+    assert "too many pairs" in report.kept.why
