@@ -158,7 +158,8 @@ def _integers(bounds: Range | None) -> st.SearchStrategy[int]:
     high = None if bounds.high is None else int(bounds.high) - bounds.high_open
     if low is None:
         low = (high or 0) - 64
-    return st.integers(low, min(low + 64 if high is None else high, low + 1024))
+    most = min(low + 64 * bounds.step if high is None else high, low + 1024)
+    return st.integers(0, max(most - low, 0) // max(bounds.step, 1)).map(lambda n: low + n * max(bounds.step, 1))
 
 
 def _reals(bounds: Range | None) -> st.SearchStrategy[float]:

@@ -165,10 +165,11 @@ class TypeRef:
 
 @dataclass(frozen=True, slots=True)
 class RangeRef:
-    """`in [low, high)`; a round bracket excludes its end."""
+    """`in [low, high)`, `in [low, high, step)`; a round bracket excludes its end."""
 
     low: Expr
     high: Expr
+    step: Expr | None
     low_open: bool
     high_open: bool
     span: Span = _span()

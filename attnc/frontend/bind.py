@@ -87,7 +87,7 @@ def _out_of_range(
     if scalar.range is None:
         return None
     bounds, text = resolved(scalar.range, known), range_text(scalar.range)
-    for bound in (bounds.low_of, bounds.high_of):
+    for bound in (bounds.low_of, bounds.high_of, bounds.step_of):
         if bound is not None and not read_by(bounds):
             what = f"a bound of the range of `{scalar.name}`"
             return errors.bad_constant(what, "a number", f"`{print_expr(bound)}`", bound.span)

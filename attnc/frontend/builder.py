@@ -87,9 +87,9 @@ def _type(items: Sequence[Any]) -> ast.TypeRef:
 
 
 def _range(items: Sequence[Any]) -> ast.RangeRef:
-    keyword, opener, low, high, closer = items
+    keyword, opener, low, high, *step, closer = items
     span = keyword.span.to(closer.span)
-    return ast.RangeRef(low, high, opener.type == "LPAR", closer.type == "RPAR", span)
+    return ast.RangeRef(low, high, step[0] if step else None, opener.type == "LPAR", closer.type == "RPAR", span)
 
 
 # ------------------------------------------------------------------------------------- statements

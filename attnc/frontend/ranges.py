@@ -15,7 +15,7 @@ from attnc.ir.expr import Const, Expr
 from attnc.ir.fold import fold
 from attnc.ir.module import Range, ScalarParam
 from attnc.ir.ranges import in_range, range_text
-from attnc.ir.types import BOOL, ScalarType
+from attnc.ir.types import BOOL, INT, ScalarType
 
 
 def constant(el: Elaborator, env: Env, node: ast.Expr, kind: ScalarType, what: str) -> Const | None:
@@ -60,17 +60,35 @@ def check_range(
         why = "a bool has no range" if kind == BOOL else "one range is enough"
         el.report(errors.bad_range(why, param.ranges[-1].span), env)
         return None
-    known = [_reads_known(el, env, param, bound, params, earlier) for bound in (node.low, node.high)]
+    bounds = (node.low, node.high, *(() if node.step is None else (node.step,)))
+    known = [_reads_known(el, env, param, bound, params, earlier) for bound in bounds]
     if not all(known):
         return None
-    low, high = (_bound(el, env, bound, kind, earlier) for bound in (node.low, node.high))
-    if low is None or high is None:
+    low, high, *step = (_bound(el, env, bound, kind, earlier) for bound in bounds)
+    if low is None or high is None or None in step:
+        return None
+    if node.step is not None and (why := _no_steps(low, step[0], kind, earlier)):
+        el.report(errors.bad_range(why, node.step.span), env)
         return None
     if _is_empty(low, high, is_open=node.low_open or node.high_open):
         el.report(errors.bad_range("no value lies in it", node.span), env)
         return None
     opens = (node.low_open, node.high_open)
-    return Range(_number(low), _number(high), *opens, _formula(low), _formula(high))
+    found = Range(_number(low), _number(high), *opens, _formula(low), _formula(high))
+    return found if not step else replace(found, step=int(_number(step[0]) or 1), step_of=_formula(step[0]))
+
+
+def _no_steps(
+    low: float | Expr, step: float | Expr | None, kind: ScalarType, earlier: Mapping[str, Meaning] | None
+) -> str | None:
+    """Why a range has no steps, if so."""
+    if earlier is None or kind != INT:
+        return "only that of a static int has steps"
+    if isinstance(low, int | float) and math.isinf(low):
+        return "steps are counted from its lowest value"
+    if isinstance(step, int | float) and not 1 <= step < math.inf:
+        return "a step is at least 1"
+    return None
 
 
 def _is_empty(low: float | Expr, high: float | Expr, *, is_open: bool) -> bool:

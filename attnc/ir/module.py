@@ -21,8 +21,8 @@ MAX_TABLE = 1 << 16
 class Range:
     """Allowed values: low to high; None is unbounded; `high_open` excludes `high` itself (likewise low).
 
-    `low_of` and `high_of` are bounds over earlier static parameters, beside None for the number. Binding makes them
-    numbers.
+    Of ints only low, low + step and so on. `low_of`, `high_of` and `step_of` are bounds over earlier static parameters,
+    beside None (for a step 1) for the number. Binding makes them numbers.
     """
 
     low: float | int | None
@@ -31,6 +31,8 @@ class Range:
     high_open: bool = True
     low_of: Expr | None = None
     high_of: Expr | None = None
+    step: int = 1
+    step_of: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

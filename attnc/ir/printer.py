@@ -110,7 +110,9 @@ def _range(bounds: Range | None) -> str:
         return ""
     low = print_expr(bounds.low_of) if bounds.low_of else "-inf" if bounds.low is None else str(bounds.low)
     high = print_expr(bounds.high_of) if bounds.high_of else "inf" if bounds.high is None else str(bounds.high)
-    return f" in {'(' if bounds.low_open else '['}{low}, {high}{')' if bounds.high_open else ']'}"
+    step = print_expr(bounds.step_of) if bounds.step_of else "" if bounds.step == 1 else str(bounds.step)
+    last = f"{high}, {step}" if step else high
+    return f" in {'(' if bounds.low_open else '['}{low}, {last}{')' if bounds.high_open else ']'}"
 
 
 def _scalar(param: ScalarParam) -> str:

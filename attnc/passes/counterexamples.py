@@ -263,7 +263,8 @@ def _int(rng: random.Random, bounds: Range | None, low: int, seeds: tuple[int, .
         low = max(low, high - 8) if bounds.low is None else low
     if seeds and rng.random() < 0.25:
         return max(low, rng.choice(seeds) + rng.randint(-1, 1))
-    return rng.randint(min(low, high), max(low, high))
+    found = rng.randint(min(low, high), max(low, high))
+    return found if bounds is None or bounds.step <= 1 else low + (found - low) * bounds.step
 
 
 def _real(rng: random.Random, bounds: Range | None) -> float:

@@ -68,6 +68,35 @@ def test_values_outside_of_a_range(params: dict[str, float], message: str) -> No
     assert message in error.title
 
 
+STEPS = "attention a(n: int in [1, inf), m: int in [n, 40, n) = 8, p: int in (1, 9, 4] = 5) { mask i < m + p }"
+
+
+def test_ranges_in_steps() -> None:
+    module = checked(STEPS).modules[0]
+    assert "  static m: int in [n, 40, n) = 8\n" in print_module(module)
+    assert loads(dumps(module)) == module
+    for n, m in ((1, 39), (4, 8), (8, 8), (13, 39)):
+        bind(select(checked(STEPS)), {"n": n, "m": m, "p": 9})
+    (error,) = _errors(STEPS, n=3)
+    assert error.title == "parameter `m` is 8 by default, outside [n, 40) in steps of n = [3, 40) in steps of 3"
+    assert [error.code for error in _errors(STEPS, n=1, p=4)] == ["E504"]
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("n: int in [4, inf, 0)", "a step is at least 1"),
+        ("n: real in [4, inf, 2)", "only that of a static int has steps"),
+        ("n: int dynamic in [0, 4, 2)", "only that of a static int has steps"),
+        ("n: int in (-inf, 4, 2)", "steps are counted from its lowest value"),
+    ],
+)
+def test_ranges_without_steps(header: str, why: str) -> None:
+    (error,) = _errors(f"attention a({header}) {{ mask i < n }}", n=4)
+    assert error.code == "E317"
+    assert why in error.title
+
+
 def test_the_sizes_stand_in_the_note() -> None:
     (error,) = _errors(TEXT, length=16, window=6, dilation=3)
     assert error.note == "here length = 16, window = 6"
