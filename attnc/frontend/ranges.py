@@ -64,9 +64,10 @@ def check_range(
     known = [_reads_known(el, env, param, bound, params, earlier) for bound in bounds]
     if not all(known):
         return None
-    low, high, *step = (_bound(el, env, bound, kind, earlier) for bound in bounds)
-    if low is None or high is None or None in step:
+    values = [value for bound in bounds if (value := _bound(el, env, bound, kind, earlier)) is not None]
+    if len(values) < len(bounds):
         return None
+    low, high, *step = values
     if node.step is not None and (why := _no_steps(low, step[0], kind, earlier)):
         el.report(errors.bad_range(why, node.step.span), env)
         return None
@@ -79,7 +80,7 @@ def check_range(
 
 
 def _no_steps(
-    low: float | Expr, step: float | Expr | None, kind: ScalarType, earlier: Mapping[str, Meaning] | None
+    low: float | Expr, step: float | Expr, kind: ScalarType, earlier: Mapping[str, Meaning] | None
 ) -> str | None:
     """Why a range has no steps, if so."""
     if earlier is None or kind != INT:
