@@ -44,6 +44,7 @@ TILES = {"frames": 12, "height": 32, "width": 32}
             "`width` is 6, outside [size, inf) in steps of size = [7, inf) in steps",
         ),
         ("maxvit_block", {"height": 15, "width": 7}, "`height` is 15, outside [size, inf) in steps of size = [7, inf)"),
+        ("radial", {"frames": 4, "per_frame": 1}, "`block` is 128 by default, outside [1, 63 * per_frame] = [1, 63]"),
         ("fixed", {"vertsize": 5}, "`vertsize` is 5, outside [1, stride] = [1, 4]"),
         ("fixed", {"vertsize": 2, "num_verts": 3}, "outside [1, stride // vertsize] = [1, 2]"),
         ("sliding_window", {"size": 0}, "`size` is 0, outside [1, inf)"),
