@@ -210,7 +210,7 @@ class _Product:
         before: Tensor | None = None
         for states, stretches in _segments(chunks, max(tokens // max(chunks.size, 1), 1), max(tokens // rows, 1)):
             sums = self._running(chunks, states, tokens)
-            last = sums[:, :, -1].double()
+            last = sums[:, :, -1].to(torch.float64, copy=True)
             if before is not None:
                 sums += before.to(self._dtype).unsqueeze(2)
                 last = last + before

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import attnc
+from attnc import torch_states
 from attnc.drawing import Case, draw
 from attnc.ir import long_calls
 from attnc.ops import Backend, Op
@@ -137,6 +138,19 @@ def test_what_is_visited_as_before() -> None:
         assert_agrees(op, other)
         assert op.plan.states is None
     assert_agrees(op, case)
+    assert op.plan.states is not None
+
+
+@pytest.mark.parametrize("mask", ["true", "j <= i", "j > i + 20"])
+@pytest.mark.parametrize("segment", [100, 300])
+def test_states_follow_each_other(mask: str, segment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks in a segment, several segments, prefixes and suffixes: exact in float64."""
+    monkeypatch.setitem(torch_states._SEGMENT, "cpu", segment)  # pyright: ignore[reportPrivateUsage]
+    op = compiled(text(WEIGHTS[0], FEATURES[1], mask), "torch", tile=(16, 16))
+    inputs = draw(op.module, Case(heads=2, key_heads=1, queries=560, keys=590))
+    given = {n: x.double() if isinstance(x, torch.Tensor) else x for n, x in inputs.keywords.items()}
+    tokens = [x.double() for x in (inputs.q, inputs.k, inputs.v)]
+    assert torch.allclose(op(*tokens, **given), op.reference(*tokens, **given), rtol=0, atol=1e-11)
     assert op.plan.states is not None
 
 
