@@ -97,7 +97,7 @@ def calls(draw_: st.DrawFn, least: int, most: int) -> tuple[str, Case]:
     return source, case
 
 
-@settings(QUIET, max_examples=5)
+@settings(QUIET, max_examples=3)
 @given(drawn=calls(150, 330))
 def test_random_weights_and_masks_on_torch(drawn: tuple[str, Case]) -> None:
     check(compiled(drawn[0], "torch", tile=(32, 32)), drawn[1])
@@ -126,10 +126,10 @@ def test_sixteen_bits(dtype: Any, backend: Backend) -> None:
 
 def test_what_is_visited_as_before() -> None:
     case = Case(heads=1, queries=300, keys=300)
-    op = compiled(text(WEIGHTS[0], FEATURES[0], "0 <= i - j < 200"), "cpp")
+    op = compiled(text(WEIGHTS[0], FEATURES[0], "0 <= i - j < 200"), "torch", tile=(32, 32))
     assert_agrees(op, case)
     assert "no end that stays" in op.plan.no_states
-    op = compiled(text(WEIGHTS[0], FEATURES[0], "j <= i"), "cpp")
+    op = compiled(text(WEIGHTS[0], FEATURES[0], "j <= i"), "torch", tile=(32, 32))
     for other in (
         replace(case, documents=((100, 100), (200, 200))),
         replace(case, q_offset=(5,)),
@@ -162,7 +162,7 @@ def test_tiles_do_not_matter() -> None:
     tokens = [x.double() for x in (inputs.q, inputs.k, inputs.v)]
     given = {n: x.double() if isinstance(x, torch.Tensor) else x for n, x in given.items()}
     results = []
-    for tile in ((16, 16), (64, 32), (32, 64), (128, 128)):
+    for tile in ((16, 16), (64, 32), (128, 128)):
         op = compiled(source, "torch", tile=tile)
         results.append(op(*tokens, **given))
         assert op.plan.states is not None
