@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Queries and keys that such a call has in any case, and for each feature of a token. On a CPU states and tiles take the
-#: same time at about 2048 (benchmarks/linear.py): below, what a call does besides its pairs costs more than they do.
+#: Queries and keys that such a call has in any case, and for each feature of a token. On a CPU states and tiles take
+#: the same time at about 2048 (benchmarks/linear.py): below, what a call does besides its pairs costs more than they do.
 FEWEST = 2048
 PER_FEATURE = 4
 
