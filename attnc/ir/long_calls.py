@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Queries and keys that such a call has in any case, and for each feature of a token. On a CPU states and tiles take
-#: the same time at about 2048 (benchmarks/linear.py): below, what a call does besides its pairs costs more than they do.
+#: the same time at about 2048 (benchmarks/linear.py): below, what a call does besides its pairs costs more than they.
 FEWEST = 2048
 PER_FEATURE = 4
 
