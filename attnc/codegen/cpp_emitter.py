@@ -1,8 +1,9 @@
 """From typed expressions to lines of C++.
 
 A value lives on a level: `const` (once per unit of work), `row` (per query of the tile, in arrays), `run` (per query
-while keys go by), `key` (per column of a key tile, vectors in arrays), `pair` (vectors of columns for one query) or
-`feature` (vectors of features of one query). Each is computed on the lowest level where its operands exist.
+after a sweep), `rows` (while keys go by: vectors of the queries from `s0` on), `key` (per column of a key tile, vectors
+in arrays), `pair` (vectors of columns for one query `s`) or `feature` (vectors of features of one query). Each is
+computed on the lowest level where its operands exist.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from attnc.codegen.code import TensorCode
-from attnc.codegen.cpp_levels import VECTORS, Level, NoCppError, Val, join
+from attnc.codegen.cpp_levels import LEVELS, VECTORS, Level, NoCppError, Val, join
 from attnc.codegen.cpp_loops import Loop, by_lanes, emit_cases, emit_feature_reduction, emit_vector, length, level_lines
 from attnc.codegen.expr_cpp import CPP
 from attnc.codegen.lookups import in_range
@@ -27,6 +28,8 @@ _SPLAT = {"real": "bf", "int": "bi", "bool": "bb"}
 _LOOK = {"real": "look_real", "int": "look_int", "bool": "look_bool"}
 _MAX_SQUARINGS = 1024
 _NAME = re.compile(r"\w+(\[[st]\])?")
+_ARRAY = re.compile(r"(\w+)\[s\]")
+_LOADED = re.compile(r"ldu?\((\w+) \+ s0\)")
 #: Nodes of all cases of an `exists` up to which they are written out: constants then fold into each of them.
 _WRITTEN_OUT = 256
 
@@ -38,6 +41,7 @@ class Lines:
     lines: list[str] = field(default_factory=list[str])
     declared: list[str] = field(default_factory=list[str])
     memo: dict[Expr, Val] = field(default_factory=dict[Expr, Val])
+    stored: set[str] = field(default_factory=set[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,7 @@ class CppEmitter:
         *,
         wide: bool,
     ) -> None:
-        self.levels: dict[Level, Lines] = {
-            level: Lines() for level in ("const", "row", "run", "key", "pair", "feature")
-        }
+        self.levels: dict[Level, Lines] = {level: Lines() for level in LEVELS}
         self.refs: dict[str, Val] = {}
         self.vectors: dict[str, Callable[[str], Val]] = {}
         self.tensors_used: set[str] = set()
@@ -142,11 +144,28 @@ class CppEmitter:
 
     def at(self, value: Val, level: Level, *, wide: bool = False) -> str:
         """The text of a value where level needs it: as a vector on those of vectors."""
+        if value.level == "rows" and level != "rows":
+            return self._of_query(value)
+        if level == "rows" and value.level in ("row", "run"):
+            return _of_queries(value, wide=wide)
         if level not in VECTORS or value.level in VECTORS:
             text = value.text
             return f"wide({text})" if wide and value.level in VECTORS and not value.wide else text
         splat = "bl" if wide and value.kind == "int" else _SPLAT[value.kind]
         return f"{splat}({value.text})"
+
+    def _of_query(self, value: Val) -> str:
+        """One query's number of a vector of queries, from memory."""
+        array = _LOADED.fullmatch(value.text)
+        if array is not None:
+            return f"bf({array[1]}[s])"
+        value, lines = self.name(value), self.levels["rows"]
+        if value.text not in lines.stored:
+            lines.stored.add(value.text)
+            kind = {"vf": "float", "vi": "int32_t", "vl": "int64_t"}[value.type]
+            lines.lines.append(f"alignas(64) {kind} {value.text}_of[V]; st({value.text}_of, {value.text});")
+        splat = "bl" if value.wide else "bf" if value.kind == "real" else "bi"
+        return f"{splat}({value.text}_of[s - s0])"
 
     def name(self, value: Val, loop: Loop | None = None) -> Val:
         """The value under a name of its own, in a line of its level or of a loop."""
@@ -316,6 +335,16 @@ class CppEmitter:
         if info.starts[axis]:
             text = f"({text} + {info.starts[axis]})"
         return Val(text, value.level, "int", wide=value.level in VECTORS)
+
+
+def _of_queries(value: Val, *, wide: bool) -> str:
+    """What each query has, as a vector of those from s0 on."""
+    array = _ARRAY.fullmatch(value.text)
+    if value.kind == "real" and array is not None:
+        return f"ldu({array[1]} + s0)"
+    kind = {"real": "vf", "int": "vl" if wide else "vi", "bool": "vi"}[value.kind]
+    sign = "-" if value.kind == "bool" else ""
+    return f"queries<{kind}>([&](int s) {{ return {sign}{value.text}; }}, s0)"
 
 
 def literal(value: float, kind: str) -> str:

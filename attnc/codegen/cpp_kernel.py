@@ -23,7 +23,7 @@ def lower_cpp(plan: KernelPlan, variant: CppVariant) -> CppModule:
     built = [StageText(plan, variant, stage, n, query_heads=own).build() for n, stage in enumerate(plan.stages)]
     lines = [f"Attention of the spec {plan.module.name}, emitted by attnc.", "", *_notes(plan)]
     header = "".join(f"// {line}".rstrip() + "\n" for line in lines)
-    rows = str(FEW_ROWS) if variant.few else f"({ROWS} + MR - 1) / MR * MR"
+    rows = str(FEW_ROWS) if variant.few else f"(({ROWS} + MR - 1) / MR * MR + V - 1) / V * V"
     shapes = f"constexpr int ROWS = {rows}, KB = {KEYS}, KV = KB / V;\n"
     parts = ("vector.h", "tiles.h", *(("strided.h",) if variant.few else ()))
     texts = [native(name) for name in parts]

@@ -1,6 +1,6 @@
 """How a unit of emitted C++ reads keys and values: packed tile by tile, or, for few queries, where they lie.
 
-Both ways give lines that make one tile ready, the call that multiplies a group of queries with its keys, and the one
+Both ways give lines that make one tile ready, the call that multiplies all queries with its keys, and the one
 that sums its values. Keys that the mask removes by themselves count as zeros and are never read.
 """
 
@@ -34,11 +34,6 @@ class Keys(Protocol):
         ...
 
     @property
-    def group(self) -> str:
-        """Queries that are multiplied at a time, as C++ text."""
-        ...
-
-    @property
     def sizes(self) -> tuple[str, ...]:
         """Floats per packed tile of each operand; none where nothing is packed."""
         ...
@@ -60,11 +55,11 @@ class Keys(Protocol):
         ...
 
     def dot(self, term: DotTerm) -> str:
-        """Inner products of the queries from `first` on."""
+        """Inner products of all queries."""
         ...
 
     def sums(self, acc: Accumulator, weights: str, by: str) -> str:
-        """Weighted sums of the queries from `first` on: of the values `by`."""
+        """Weighted sums for all queries: of the values `by`."""
         ...
 
 
@@ -96,7 +91,7 @@ _OF_TILE = (
 
 @dataclass(frozen=True)
 class PackedKeys:
-    """Blocks of [D][NR] for inner products, rows of whole vectors for sums, all in float32.
+    """Blocks of [D][NR] for inner products, of [KB][NR] for sums, all in float32.
 
     The first `rights` operands are those of inner products. `padded`: queries are rows of whole vectors too.
     """
@@ -105,7 +100,6 @@ class PackedKeys:
     operands: tuple[Operand, ...]
     rights: int
     padded: bool
-    group: str = "MR"
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -113,14 +107,15 @@ class PackedKeys:
 
     def prepare(self, alive: list[str]) -> str:
         rights = self.operands[: self.rights]
-        values = [(x, f"packed[{n}] + j * {padded_text(x.dim)}") for n, x in enumerate(self.operands)][self.rights :]
+        values = [(x, f"packed[{n}]") for n, x in enumerate(self.operands)][self.rights :]
         zeros = [f"memset(rows{n} + j * {x.dim}, 0, 4 * {x.dim});" for n, x in enumerate(rights)]
-        zeros += [f"memset({to}, 0, 4 * {padded_text(x.dim)});" for x, to in values]
+        zeros += [
+            f"read_values<{padded_text(x.dim)}>({to}, j, ({x.type}*)nullptr, 1, {x.dim}, false);" for x, to in values
+        ]
         loads = [f"read_row(rows{n} + j * {x.dim}, {x.address}, {x.stem}_s3, {x.dim}, {x.dim}, alive);"
                  for n, x in enumerate(rights)]  # fmt: skip
-        loads += [
-            f"read_row({to}, {x.address}, {x.stem}_s3, {x.dim}, {padded_text(x.dim)}, alive);" for x, to in values
-        ]
+        loads += [f"read_values<{padded_text(x.dim)}>({to}, j, {x.address}, {x.stem}_s3, {x.dim}, alive);"
+                  for x, to in values]  # fmt: skip
         return function_text(
             f"static void {self.stage}_pack({_OF_TILE[0]}, float* const* packed)",
             [
@@ -150,16 +145,23 @@ class PackedKeys:
             f"}} else {self.stage}_pack(call, group, hk, {head}, at, own);",
         ]
 
+    def _next(self, number: int) -> str:
+        """What is read after an operand: the next one, or, after the last, the first of the next tile."""
+        after = (number + 1) % len(self.operands)
+        dim = self.sizes[after].removeprefix("KB * ")
+        tile = f"packed[{after}]" if after else f"packed[0] + (call.shared ? run[2] * {self.sizes[0]} : 0)"
+        return f"Ahead{{{tile}, {dim}}}"
+
     def dot(self, term: DotTerm) -> str:
-        stride = self.left_stride(term.dim)
-        return (f"inner_products<MR, {term.dim}, {stride}>(left_{plain_name(term.left)} + first * {stride}, "
-                f"packed[{_number(self.operands, term.right)}], s_{term.name} + first * KB);")  # fmt: skip
+        stride, number = self.left_stride(term.dim), _number(self.operands, term.right)
+        return (f"inner_products<MR, {term.dim}, {stride}>(left_{plain_name(term.left)}, packed[{number}], "
+                f"s_{term.name}, used, {self._next(number)});")  # fmt: skip
 
     def sums(self, acc: Accumulator, weights: str, by: str) -> str:
         dim = padded_text(acc.dim)
         number = _value_number(self.operands, by, self.rights)
-        return (f"weighted_sum<MR, {dim}>({weights} + first * KB, packed[{number}], "
-                f"f_{acc.name} + first, {acc.name} + first * {dim});")  # fmt: skip
+        return (f"weighted_sum<MR, {dim}>({weights}, packed[{number}], f_{acc.name}, {acc.name}, used, "
+                f"{self._next(number)});")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,13 @@ class StridedKeys:
     sizes: tuple[str, ...] = ()
 
     @property
-    def group(self) -> str:
+    def _group(self) -> str:
+        """Queries that are multiplied at a time, as C++ text."""
         return f"({self.rows} < V ? {self.rows} : V)"
+
+    @property
+    def _groups(self) -> str:
+        return f"for (int first = 0; first < used; first += {self._group}) "
 
     def prepare(self, alive: list[str]) -> str:
         parameters = "".join(f", const {x.type}** rows{n}" for n, x in enumerate(self.operands))
@@ -208,13 +215,13 @@ class StridedKeys:
     def dot(self, term: DotTerm) -> str:
         number = _number(self.operands, term.right)
         after = number + 1
-        return (f"row_products<{self.group}, {term.dim}, {self.operands[after].dim}>"
+        return (f"{self._groups}row_products<{self._group}, {term.dim}, {self.operands[after].dim}>"
                 f"(left_{plain_name(term.left)} + first * {padded_text(term.dim)}, rows{number}, rows{after}, "
                 f"s_{term.name} + first * KB);")  # fmt: skip
 
     def sums(self, acc: Accumulator, weights: str, by: str) -> str:
         first, number = self.operands[0], _value_number(self.operands, by, self.rights)
         return (
-            f"row_sums<{self.group}, {acc.dim}, {first.dim}>({weights} + first * KB, rows{number}, rows0, "
+            f"{self._groups}row_sums<{self._group}, {acc.dim}, {first.dim}>({weights} + first * KB, rows{number}, rows0, "
             f"KB * {first.stem}_s2, f_{acc.name} + first, {acc.name} + first * {padded_text(acc.dim)});"
         )

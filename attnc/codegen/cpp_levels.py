@@ -1,15 +1,16 @@
-"""Where values of emitted C++ live: once per unit, per query, per column, per pair, per feature."""
+"""Where values of emitted C++ live: once per unit, per query, per vector of queries, per column, per pair, per feature."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from attnc.diagnostics import AttncError, InternalError
 
-Level = Literal["const", "row", "run", "key", "pair", "feature"]
-VECTORS = ("key", "pair", "feature")
+Level = Literal["const", "row", "run", "rows", "key", "pair", "feature"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+VECTORS = ("rows", "key", "pair", "feature")
 _SCALAR = {"real": "float", "int": "int64_t", "bool": "bool"}
 _VECTOR = {"real": "vf", "int": "vi", "bool": "vi"}
 
@@ -42,10 +43,12 @@ def join(levels: Iterable[Level]) -> Level:
         if found & {"key", "pair"}:
             raise InternalError("features and columns in one vector")
         return "feature"
-    if "pair" in found or ("key" in found and found & {"row", "run"}):
+    if "pair" in found or ("key" in found and found & {"row", "run", "rows"}):
         return "pair"
     if "key" in found:
         return "key"
+    if "rows" in found:
+        return "rows"
     if "run" in found:
         return "run"
     return "row" if "row" in found else "const"

@@ -1,4 +1,4 @@
-"""The lines of C++ for one query and one key tile."""
+"""The lines of C++ for the queries of a unit and one key tile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _LOGIT = Value("s", REAL)
 
 
 class RowText:
-    """The lines of one query and one key tile: accumulators in phases, each after the extrema that it reads."""
+    """The lines of all queries and one key tile: accumulators in phases, each after the extrema that it reads.
+
+    A vector of queries goes through all phases before the next. What a phase finds for each of them in lanes of columns
+    (`part_x`, [query][lane]) is reduced for all together, so that a number for each query costs no more than a lane.
+    """
 
     def __init__(self, emitter: CppEmitter, plan: KernelPlan, mask: Expr, sweep: Sweep, *, partial: bool) -> None:
         self._sweep = sweep
@@ -29,19 +33,29 @@ class RowText:
         self._weights = weight_buffers(sweep)
         bodies = (scatter.body for scatter in plan.scatters)
         self._reads_logit = sweep.reads_logit or any(node == _LOGIT for body in bodies for node in walk(body))
+        self._groups = self._phases()
 
     def lines(self) -> list[str]:
         """All of them."""
         sums = (*self._sweep.accumulators, *self._sweep.columns)
         needs = self._partial and (bool(self._plan.scatters) or any(acc.needs_mask for acc in sums))
-        lines = self._skipped()
-        lines += ["vf logit[KV];"] if self._reads_logit else []
-        lines += ["vi keep[KV];"] if needs else []
-        phases = self._phases()
-        for number, phase in enumerate(phases):
-            lines += self._phase(phase, first=number == 0, last=number == len(phases) - 1, keeps=needs)
-        lines += [f"{acc.name}[s] = {acc.name}_new;" for acc in self._sweep.accumulators if not acc.weighted]
-        return lines
+        lines = [f"vf logit[{self._kept_rows}];"] if self._reads_logit else []
+        lines += [f"vi keep[{self._kept_rows}];"] if needs else []
+        last = len(self._groups) - 1
+        for number, phase in enumerate(self._groups):
+            lines += self._phase(phase, first=number == 0, last=number == last, keeps=needs)
+        lines += [f"st({acc.name} + s0, {acc.name}_new);" for acc in self._sweep.accumulators if not acc.weighted]
+        return ["for (int s0 = 0; s0 < used; s0 += V) {",
+                "  const int rows_end = s0 + V < used ? s0 + V : used;", *indented(lines, 2), "}"]  # fmt: skip
+
+    @property
+    def _kept_rows(self) -> str:
+        """Logits are kept from phase to phase."""
+        return "KV" if len(self._groups) == 1 else "V * KV"
+
+    @property
+    def _here(self) -> str:
+        return "[t]" if len(self._groups) == 1 else "[(s - s0) * KV + t]"
 
     def _skipped(self) -> list[str]:
         """A query that does not exist adds nothing to columns."""
@@ -66,24 +80,35 @@ class RowText:
 
     def _phase(self, phase: list[Accumulator], *, first: bool, last: bool, keeps: bool) -> list[str]:
         emitter = self._emitter
-        emitter.restart("run", "pair")
+        emitter.restart("rows", "pair")
         pair = emitter.levels["pair"]
         for term in (*self._plan.dots, *self._plan.pair_dots):
             emitter.refs[term.name] = Val(f"ld(s_{term.name} + s * KB + t * V)", "pair", "real")
         if first:
             self._head(pair.lines, keeps=keeps)
         if self._reads_logit:
-            emitter.refs["s"] = Val("logit[t]", "pair", "real")
+            emitter.refs["s"] = Val(f"logit{self._here}", "pair", "real")
         factors = [(acc, self._factor(acc)) for acc in phase]
-        starts = [f"vf {acc.name}_v = bf({IDENTITY[acc.op]});" for acc in phase if not acc.weighted]
+        reduced = [acc for acc in phase if not acc.weighted]
+        starts = [f"vf {acc.name}_v = bf({IDENTITY[acc.op]});" for acc in reduced]
         for acc in phase:
             self._lift(acc, pair)
         if last:
             self._others(pair)
-        run = list(emitter.levels["run"].lines)
+        rows = list(emitter.levels["rows"].lines)
         ends = [line for acc, factor in factors for line in self._combine(acc, factor)]
-        emitter.restart("run", "pair")
-        return [*run, *starts, "UNROLL for (int t = 0; t < KV; t++) {", *indented(pair.lines, 2), "}", *ends]
+        emitter.restart("rows", "pair")
+        return [
+            *rows,
+            "for (int s = s0; s < rows_end; s++) {",
+            *indented([*self._skipped(), *starts], 2),
+            "  UNROLL for (int t = 0; t < KV; t++) {",
+            *indented(pair.lines, 4),
+            "  }",
+            *(f"  st(part_{acc.name} + (s - s0) * V, {acc.name}_v);" for acc in reduced),
+            "}",
+            *ends,
+        ]
 
     def _head(self, lines: list[str], *, keeps: bool) -> None:
         """The logit and which pairs are kept."""
@@ -95,9 +120,10 @@ class RowText:
         score = emitter.at(emitter.emit(self._plan.score), "pair") if self._reads_logit else ""
         if self._partial:
             lines.append(f"const vi kept = {' & '.join(texts)};")
-        lines += ["keep[t] = kept;"] if keeps else []
+        lines += [f"keep{self._here} = kept;"] if keeps else []
         if self._reads_logit:
-            lines.append(f"logit[t] = sel(kept, {score}, bf(-INFINITY));" if self._partial else f"logit[t] = {score};")
+            value = f"sel(kept, {score}, bf(-INFINITY))" if self._partial else score
+            lines.append(f"logit{self._here} = {value};")
 
     def _lift(self, acc: Accumulator, pair: Lines) -> None:
         text = self._of_pair(acc.body, acc)
@@ -128,7 +154,7 @@ class RowText:
         text = self._emitter.at(self._emitter.emit(substitute(body, {_LOGIT: Ref("s", REAL)})), "pair")
         if not self._partial or (acc is not None and not acc.needs_mask):
             return text
-        return f"sel(keep[t], {text}, bf({IDENTITY['sum' if acc is None else acc.op]}))"
+        return f"sel(keep{self._here}, {text}, bf({IDENTITY['sum' if acc is None else acc.op]}))"
 
     def _weigh(self, acc: Accumulator, text: str, pair: Lines) -> None:
         buffer = self._weights[acc.name]
@@ -140,31 +166,31 @@ class RowText:
         """The accumulator with this tile; extrema become what later phases read."""
         name = acc.name
         if acc.weighted:
-            return [f"f_{name}[s] = {factor or '1.0f'};"]
+            return [f"st(f_{name} + s0, {factor or 'bf(1.0f)'});"]
+        old = f"ld({name} + s0)"
         if acc.op == "sum":
-            old = f"{name}[s]" if factor is None else f"{name}[s] * {factor}"
-            return [f"const float {name}_new = {old} + reduce_sum({name}_v);"]
-        self._emitter.refs[name] = Val(f"{name}_safe", "run", "real")
-        self._emitter.refs[f"{name}.old"] = Val(f"{name}[s]", "run", "real")
-        sign = ">" if acc.op == "max" else "<"
-        tile, new = f"reduce_{acc.op}({name}_v)", f"{name}_tile {sign} {name}[s] ? {name}_tile : {name}[s]"
-        if name in self._bare:
-            tile, new = f"or_nan({tile}, {name}_v)", f"{acc.op}_({name}_tile, {name}[s])"
+            old = old if factor is None else f"{old} * {factor}"
+            tile = f"reduce_each(part_{name}, [](vf a, vf b) {{ return a + b; }})"
+            return [f"const vf {name}_new = {old} + {tile};"]
+        self._emitter.refs[name] = Val(f"{name}_safe", "rows", "real")
+        self._emitter.refs[f"{name}.old"] = Val(old, "rows", "real")
+        larger = {"max": "greater", "min": "less"}[acc.op]
+        larger = f"{acc.op}_" if name in self._bare else larger
+        tile = f"reduce_each(part_{name}, [](vf a, vf b) {{ return {larger}(a, b); }})"
         return [
-            f"const float {name}_tile = {tile};",
-            f"const float {name}_new = {new};",
-            f"const float {name}_safe = {name}_new == {IDENTITY[acc.op]} ? 0.0f : {name}_new;",
+            f"const vf {name}_new = {larger}({tile}, {old});",
+            f"const vf {name}_safe = {name}_new == bf({IDENTITY[acc.op]}) ? vf{{}} : {name}_new;",
         ]
 
     def _factor(self, acc: Accumulator) -> str | None:
         if acc.rescale is None:
             return None
-        text = self._emitter.at(self._emitter.emit(acc.rescale), "run")
+        text = self._emitter.at(self._emitter.emit(acc.rescale), "rows")
         if not acc.rescale_guard:
             return text
         old = sorted({node.name for node in walk(acc.rescale) if isinstance(node, Ref) and node.name.endswith(".old")})
-        started = " && ".join(f"(fabsf({name.removesuffix('.old')}[s]) < INFINITY)" for name in old)
-        return f"({started} ? {text} : 0.0f)"
+        started = " & ".join(f"(abs_(ld({name.removesuffix('.old')} + s0)) < INFINITY)" for name in old)
+        return f"sel({started}, {text}, vf{{}})"
 
 
 def _bare_extrema(plan: KernelPlan) -> frozenset[str]:

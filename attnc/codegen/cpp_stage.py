@@ -23,6 +23,7 @@ from attnc.codegen.cpp_text import (
     indented,
     leaving,
     padded_text,
+    running_value,
     sequence_lines,
     state_place,
     tensor_arguments,
@@ -51,14 +52,14 @@ _ROWS = (
     "int used = 0;",
     "int64_t row[ROWS], pos[ROWS], head[ROWS];",
     "bool exists[ROWS];",
-    "for (int s = 0; s < ROWS; s++) {",
-    "  const int64_t at = s < slots ? s % call.rows_per_head : 0;",
-    "  const int64_t r = call.unit_rows[unit * call.rows_per_head + at];",
-    "  exists[s] = s < slots && r >= 0;",
+    "for (int s = 0, at = 0, heads = 0; s < ROWS; s++) {",
+    "  const int64_t r = s < slots ? call.unit_rows[unit * call.rows_per_head + at] : -1;",
+    "  exists[s] = r >= 0;",
     "  if (exists[s]) used = s + 1;",
     "  row[s] = r < 0 ? 0 : r;",
     "  pos[s] = q_offset + row[s];",
-    "  head[s] = head0 + (s < slots ? s / call.rows_per_head : 0);",
+    "  head[s] = head0 + (s < slots ? heads : 0);",
+    "  if (++at == call.rows_per_head) at = 0, heads++;",
     "}",
 )
 
@@ -81,6 +82,7 @@ class StageText:
              "c": Val("cv[t]", "key", "int", variant.wide), "j": Val("jv[t]", "key", "int", variant.wide)}
         )  # fmt: skip
         self._used: set[str] = set()
+        self._done = [acc for n in range(stage.sweeps[0]) for acc in plan.sweeps[n].accumulators]
         self._scalars: set[str] = set()
         self._lefts, self._rights = operands(plan)
         self._emitter.vectors.update(token_features(self._lefts, self._rights))
@@ -190,7 +192,9 @@ class StageText:
     def _tile_buffers(self) -> list[str]:
         lines = [f"alignas(64) float s_{t.name}[ROWS * KB];" for t in (*self._plan.dots, *self._plan.pair_dots)]
         lines += [f"alignas(64) float {buffer}[ROWS * KB];" for buffer in dict.fromkeys(self._weights.values())]
-        lines += [f"float f_{a.name}[ROWS];" for a in self._weighted()]
+        lines += [f"alignas(64) float f_{a.name}[ROWS];" for a in self._weighted()]
+        reduced = [a for n in self._stage.sweeps for a in self._plan.sweeps[n].accumulators if not a.weighted]
+        lines += [f"alignas(64) float part_{a.name}[V * V] = {{}};" for a in reduced]
         return [*lines, *self._keys.buffers()]
 
     def _split(self, sweep: Sweep, lines: list[str]) -> list[str]:
@@ -226,7 +230,8 @@ class StageText:
 
     def _sweep(self, sweep: Sweep) -> list[str]:
         full, partial = self._tile(sweep, partial=False), self._tile(sweep, partial=True)
-        for acc in sweep.accumulators:
+        self._done += sweep.accumulators
+        for acc in self._done:
             self._emitter.refs[acc.name] = finished_value(acc)
             if acc.weighted:
                 self._emitter.vectors[acc.name] = finished_feature(acc)
@@ -259,7 +264,9 @@ class StageText:
         emitter.restart("key")
         for acc in sweep.accumulators:
             emitter.refs.pop(acc.name, None)
+        self._emitter.refs |= {acc.name: finished_value(acc) for acc in self._done}
         pairs = [line for p in self._plan.pair_dots if self._reads(sweep, p.name) for line in pair_lines(emitter, p)]
+        self._emitter.refs |= {acc.name: running_value(acc) for acc in self._done}
         body = RowText(self._emitter, self._plan, self._mask, sweep, partial=partial).lines()
         key = emitter.levels["key"]
         emitter.restart("key")
@@ -269,15 +276,12 @@ class StageText:
         dots = [self._keys.dot(t) for t in self._plan.dots if self._reads(sweep, t.name)]
         sums = [self._keys.sums(acc, self._weights[acc.name], self._plan.values_of(acc))
                 for acc in sweep.accumulators if acc.weighted]  # fmt: skip
-        groups = f"for (int first = 0; first < used; first += {self._keys.group}) "
         return [
             *columns_lines,
-            *(groups + line for line in dots),
+            *dots,
             *pairs,
-            "for (int s = 0; s < used; s++) {",
-            *indented(body, 2),
-            "}",
-            *(groups + line for line in sums),
+            *body,
+            *sums,
             *self._columns.sums(
                 self._weights, {name: self._keys.left_stride(dim) for name, dim in self._lefts.items()}
             ),

@@ -111,7 +111,15 @@ def declared_lines(acc: Accumulator) -> list[str]:
     """The accumulator of every query, at its identity."""
     if acc.weighted:
         return [f"alignas(64) float {acc.name}[ROWS * {padded_text(acc.dim)}] = {{}};"]
-    return [f"float {acc.name}[ROWS];", f"for (int s = 0; s < ROWS; s++) {acc.name}[s] = {IDENTITY[acc.op]};"]
+    return [
+        f"alignas(64) float {acc.name}[ROWS];",
+        f"for (int s = 0; s < ROWS; s++) {acc.name}[s] = {IDENTITY[acc.op]};",
+    ]
+
+
+def running_value(acc: Accumulator) -> Val:
+    """How later sweeps read an accumulator while keys go by."""
+    return finished_value(acc) if acc.weighted else Val(f"ld({acc.name} + s0)", "rows", "real")
 
 
 def finished_value(acc: Accumulator) -> Val:

@@ -1,41 +1,82 @@
 // Inner products and sums of value vectors, a few queries by NR columns at a time in registers; packing of keys.
 
-// s[R][KB] = left[R][D], rows S apart, times a packed tile of keys: KB / NR blocks of [D][NR].
-template <int R, int D, int S> OUTLINE void inner_products(const float* left, const float* keys, float* s) {
-  for (int block = 0; block < KB / NR; block++, keys += D * NR, s += NR) {
-    vf sum[R][NV];
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = vf{};
-    _Pragma("GCC unroll 4") for (int d = 0; d < D; d++) {
-      vf k[NV];
-      UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
-      UNROLL for (int r = 0; r < R; r++) {
-        const vf q = bf(left[r * S + d]);
-        UNROLL for (int n = 0; n < NV; n++) sum[r][n] += q * k[n];
-      }
+// Floats that are read later: those from `at` on, `apart` of them for each query.
+struct Ahead {
+  const float* at;
+  int apart;
+};
+
+// Runs f(n) for n < COUNT; on the way floats from `next` on come nearer, one line for every 128 / NR of n. If only the first
+// to read a tile asked the third cache for it, all would wait with it.
+template <int COUNT, class F> INLINE void steps(const float* next, F f) {
+  constexpr int every = 128 / NR, whole = COUNT / 8 * 8;
+  for (int n = 0; n < whole; n += 8)
+    UNROLL for (int u = 0; u < 8; u++) {
+      if (u % every == 0) __builtin_prefetch(next + (n + u) / every * 16, 0, 2);
+      f(n + u);
     }
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) st(s + r * KB + n * V, sum[r][n]);
-  }
+  for (int n = whole; n < COUNT; n++) f(n);
 }
 
-template <int R, int DV, int N> INLINE void weighted_columns(const float* w, const float* values, const float* factor, float* o) {
+template <int R, int COUNT, int S>
+INLINE void products(const float* left, const float* keys, float* s, const float* next, bool more) {
+  vf sum[R][NV];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = more ? ld(s + r * KB + n * V) : vf{};
+  steps<COUNT>(next, [&](int d) __attribute__((always_inline)) {
+    vf k[NV];
+    UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
+    UNROLL for (int r = 0; r < R; r++) {
+      const vf q = bf(left[r * S + d]);
+      UNROLL for (int n = 0; n < NV; n++) sum[r][n] += q * k[n];
+    }
+  });
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) st(s + r * KB + n * V, sum[r][n]);
+}
+
+// Features whose keys stay in the first cache while all queries meet them.
+constexpr int NEAR = 16384 / 4 / KB;
+
+// s[used][KB] = left[used][D], rows S apart, times a packed tile of keys: KB / NR blocks of [D][NR].
+template <int R, int D, int S> OUTLINE void inner_products(const float* left, const float* keys, float* s, int used, Ahead next) {
+  constexpr int whole = D / NEAR * NEAR, rest = D - whole;
+  for (int d = 0; d < whole; d += NEAR)
+    for (int first = 0; first < used; first += R)
+      for (int n = 0; n < KB; n += NR)
+        products<R, NEAR, S>(left + first * S + d, keys + n * D + d * NR, s + first * KB + n,
+                             next.at + first * next.apart + (d * KB + n * NEAR) / 8, d > 0);
+  if constexpr (rest > 0)
+    for (int first = 0; first < used; first += R)
+      for (int n = 0; n < KB; n += NR)
+        products<R, rest, S>(left + first * S + whole, keys + n * D + whole * NR, s + first * KB + n,
+                             next.at + first * next.apart + n * rest / 8, whole > 0);
+}
+
+template <int R, int DV, int N>
+INLINE void weighted_values(const float* w, const float* values, const float* factor, float* o, const float* next) {
   vf sum[R][N];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = ld(o + r * DV + n * V) * factor[r];
-  _Pragma("GCC unroll 4") for (int j = 0; j < KB; j++) {
+  steps<KB>(next, [&](int j) __attribute__((always_inline)) {
     vf v[N];
-    UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + j * DV + n * V);
+    UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + j * N * V + n * V);
     UNROLL for (int r = 0; r < R; r++) {
       const vf p = bf(w[r * KB + j]);
       UNROLL for (int n = 0; n < N; n++) sum[r][n] += p * v[n];
     }
-  }
+  });
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) st(o + r * DV + n * V, sum[r][n]);
 }
 
-// o[R][DV] = o * factor[R] + w[R][KB] times values[KB][DV].
-template <int R, int DV> OUTLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o) {
+// o[used][DV] = o * factor[used] + w[used][KB] times a packed tile of values: blocks of [KB][NR] and one of the rest of DV.
+template <int R, int DV> OUTLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o, int used, Ahead next) {
   constexpr int whole = DV / NR * NR, rest = (DV - whole) / V;
-  for (int d = 0; d < whole; d += NR) weighted_columns<R, DV, NV>(w, values + d, factor, o + d);
-  if constexpr (rest > 0) weighted_columns<R, DV, rest>(w, values + whole, factor, o + whole);
+  for (int d = 0; d < whole; d += NR)
+    for (int first = 0; first < used; first += R)
+      weighted_values<R, DV, NV>(w + first * KB, values + d * KB, factor + first, o + first * DV + d,
+                                  next.at + first * next.apart + d * KB / 8);
+  if constexpr (rest > 0)
+    for (int first = 0; first < used; first += R)
+      weighted_values<R, DV, rest>(w + first * KB, values + whole * KB, factor + first, o + first * DV + whole,
+                                    next.at + first * next.apart);
 }
 
 // Columns R of w[rows][KB], times values[rows][S], added to o[R][DV].
@@ -71,6 +112,14 @@ template <class T> INLINE void read_row(float* to, const T* from, int64_t stride
   if (stride == 1) for (int d = 0; d < n; d++) to[d] = number(from[d]);
   else for (int d = 0; d < n; d++) to[d] = number(from[d * stride]);
   for (int d = n; d < padded; d++) to[d] = 0;
+}
+
+// Row j of a packed tile of values.
+template <int DV, class T> INLINE void read_values(float* to, int j, const T* from, int64_t stride, int n, bool exists) {
+  for (int d = 0; d < DV; d += NR) {
+    const int width = d + NR <= DV ? NR : DV - d, here = n - d < width ? n - d : width;
+    read_row(to + d * KB + j * width, exists ? from + d * stride : from, stride, here, width, exists);
+  }
 }
 
 // V rows of V floats transposed in registers, by halves.

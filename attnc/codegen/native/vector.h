@@ -40,6 +40,16 @@ template <class F> INLINE vl lanes(F f) {
   memcpy(&x, y, sizeof x);
   return x;
 }
+// What `f` tells of each of the queries from `first` on.
+template <class T, class F> INLINE T queries(F f, int first) {
+  if constexpr (sizeof(T) > 4 * V) {
+    return lanes([&](int n) { return (int64_t)f(first + n); });
+  } else {
+    T x;
+    for (int n = 0; n < V; n++) x[n] = f(first + n);
+    return x;
+  }
+}
 INLINE vl bl(int64_t x) { return {vh{} + x, vh{} + x}; }
 #define ON_HALVES(OP) \
   INLINE vl operator OP(vl a, vl b) { return {a.low OP b.low, a.high OP b.high}; } \
@@ -52,6 +62,8 @@ INLINE vl operator>>(vl a, int n) { return {a.low >> n, a.high >> n}; }
 INLINE vf ld(const float* p) { return *(const vf*)p; }
 INLINE vf ldu(const float* p) { return *(const vfu*)p; }
 INLINE void st(float* p, vf x) { *(vf*)p = x; }
+INLINE void st(int32_t* p, vi x) { *(vi*)p = x; }
+INLINE void st(int64_t* p, vl x) { memcpy(p, &x, sizeof x); }
 INLINE vf bf(float x) { return x - vf{}; }  // not x + 0, which would turn -0 into 0: this is a mere copy
 INLINE vi bi(int64_t x) { return vi{} + (int32_t)x; }
 INLINE vi bb(bool x) { return vi{} - (int32_t)x; }
@@ -148,7 +160,10 @@ INLINE vf exp2_near_zero(vf f) {
 #if defined(__AVX512F__) && !defined(__clang__)
 INLINE vf nearest(vf x) { return (vf)__builtin_ia32_rndscaleps_mask(x, 0, x, (unsigned short)-1, 4); }
 INLINE vf at_most(float high, vf x) { return (vf)__builtin_ia32_minps512_mask(bf(high), x, x, (unsigned short)-1, 4); }
-INLINE vf scaled(vf p, vf n) { return (vf)__builtin_ia32_scalefps512_mask(p, n, p, (unsigned short)-1, 4); }
+INLINE vf scaled_or_zero(vf p, vf n, vf x, float low) {  // 0 where x is below `low`
+  const unsigned short above = __builtin_ia32_cmpps512_mask(x, bf(low), 5, (unsigned short)-1, 4);
+  return (vf)__builtin_ia32_scalefps512_mask(p, n, vf{}, above, 4);
+}
 INLINE vf range(float low, float high, vf x) { return at_most(high, x); }  // far below, the result is replaced by 0
 #else
 INLINE vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
@@ -161,18 +176,22 @@ INLINE vf range(float low, float high, vf x) {
   const vf y = bf(low) > x ? bf(low) : x;
   return bf(high) < y ? bf(high) : y;
 }
+INLINE vf scaled_or_zero(vf p, vf n, vf x, float low) { return x < low ? vf{} : scaled(p, n); }
 #endif
 // 2^x and e^x to one unit in the last place (1.2 where nothing multiplies and adds at once), 0 below 2^-126; NaN and infinity as they should be.
 INLINE vf exp2_(vf x) {
+#if defined(__AVX512DQ__) && !defined(__clang__)
+  const vf rest = (vf)__builtin_ia32_reduceps512_mask(x, 0, x, (unsigned short)-1);  // x - nearest(x), 0 for infinity
+  return scaled_or_zero(exp2_near_zero(rest), nearest(x), x, -126.0f);
+#else
   const vf y = range(-127.0f, 129.0f, x), n = nearest(y);
-  const vf r = scaled(exp2_near_zero(y - n), n);
-  return x < -126.0f ? vf{} : r;
+  return scaled_or_zero(exp2_near_zero(y - n), n, x, -126.0f);
+#endif
 }
 INLINE vf exp_(vf x) {
   const vf y = range(-89.0f, 90.0f, x), n = nearest(y * 1.44269504f);
   const vf f = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // log 2 in two parts
-  const vf r = scaled(exp2_near_zero(f * 1.44269504f), n);
-  return x < -87.3365448f ? vf{} : r;
+  return scaled_or_zero(exp2_near_zero(f * 1.44269504f), n, x, -87.3365448f);
 }
 INLINE float exp2_(float x) { return exp2_(bf(x))[0]; }  // no call, which would spill all vectors
 // log2 to two units in the last place.
@@ -248,28 +267,25 @@ INLINE vf softplus(vf x) { return max_(x, vf{}) + log1p_(exp_(-abs_(x))); }
 INLINE float elu(float x) { return x > 0 ? x : expm1f(x); }
 INLINE vf elu(vf x) { for (int n = 0; n < V; n++) x[n] = elu(x[n]); return x; }
 
-// Halves are combined until one lane is left.
-template <class F> INLINE float reduce(vf x, F combine) {
-#if defined(__AVX512F__)
-  typedef float v8 __attribute__((vector_size(32)));
-  typedef float v4 __attribute__((vector_size(16)));
-  const v8 y = combine(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
-                       __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
-  v4 z = combine(__builtin_shufflevector(y, y, 0, 1, 2, 3), __builtin_shufflevector(y, y, 4, 5, 6, 7));
-  z = combine(z, __builtin_shufflevector(z, z, 2, 3, 0, 1));
-  z = combine(z, __builtin_shufflevector(z, z, 1, 0, 3, 2));
-  return z[0];
-#else
-  float y[V];
-  memcpy(y, &x, sizeof x);
-  for (int w = V / 2; w; w /= 2) for (int n = 0; n < w; n++) y[n] = combine(y[n], y[n + w]);
-  return y[0];
-#endif
+// Lane n: what the lanes of vector n of [V][V] come to.
+template <class F> INLINE vf reduce_each(const float* rows, F combine) {
+  vf x[V];
+  UNROLL for (int n = 0; n < V; n++) x[n] = ld(rows + n * V);
+  for (int half = V / 2; half; half /= 2) {
+    vi first, second;
+    for (int n = 0; n < V; n++) {
+      first[n] = n & half ? n - half + V : n;
+      second[n] = n & half ? n + V : n + half;
+    }
+    UNROLL for (int a = 0; a < half; a++) {
+      const vf p = x[a], q = x[a + half];
+      x[a] = combine(__builtin_shuffle(p, q, first), __builtin_shuffle(p, q, second));
+    }
+  }
+  return x[0];
 }
-INLINE float reduce_max(vf x) { return reduce(x, [](auto a, auto b) { return a > b ? a : b; }); }
-INLINE float reduce_min(vf x) { return reduce(x, [](auto a, auto b) { return a < b ? a : b; }); }
-INLINE float reduce_sum(vf x) { return reduce(x, [](auto a, auto b) { return a + b; }); }
-INLINE float or_nan(float x, vf of) { return reduce_sum(of == of ? vf{} : bf(1.0f)) > 0 ? NAN : x; }
+INLINE vf greater(vf a, vf b) { return a > b ? a : b; }
+INLINE vf less(vf a, vf b) { return a < b ? a : b; }
 
 // -- elements of tensors ----------------------------------------------------------------------------------------------
 
