@@ -222,6 +222,7 @@ class StridedKeys:
     def sums(self, acc: Accumulator, weights: str, by: str) -> str:
         first, number = self.operands[0], _value_number(self.operands, by, self.rights)
         return (
-            f"{self._groups}row_sums<{self._group}, {acc.dim}, {first.dim}>({weights} + first * KB, rows{number}, rows0, "
+            f"{self._groups}row_sums<{self._group}, {acc.dim}, {first.dim}>"
+            f"({weights} + first * KB, rows{number}, rows0, "
             f"KB * {first.stem}_s2, f_{acc.name} + first, {acc.name} + first * {padded_text(acc.dim)});"
         )

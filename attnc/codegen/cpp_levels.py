@@ -1,4 +1,4 @@
-"""Where values of emitted C++ live: once per unit, per query, per vector of queries, per column, per pair, per feature."""
+"""Where values of emitted C++ live: once per unit, per query, per column, per pair, per feature, in vectors of queries."""
 
 from __future__ import annotations
 
