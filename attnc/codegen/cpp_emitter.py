@@ -41,7 +41,7 @@ class Lines:
     lines: list[str] = field(default_factory=list[str])
     declared: list[str] = field(default_factory=list[str])
     memo: dict[Expr, Val] = field(default_factory=dict[Expr, Val])
-    stored: set[str] = field(default_factory=set[str])
+    stored: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +161,11 @@ class CppEmitter:
             return f"bf({array[1]}[s])"
         value, lines = self.name(value), self.levels["rows"]
         if value.text not in lines.stored:
-            lines.stored.add(value.text)
+            stored = lines.stored[value.text] = self.fresh("of")
             kind = {"vf": "float", "vi": "int32_t", "vl": "int64_t"}[value.type]
-            lines.lines.append(f"alignas(64) {kind} {value.text}_of[V]; st({value.text}_of, {value.text});")
+            lines.lines.append(f"alignas(64) {kind} {stored}[V]; st({stored}, {value.text});")
         splat = "bl" if value.wide else "bf" if value.kind == "real" else "bi"
-        return f"{splat}({value.text}_of[s - s0])"
+        return f"{splat}({lines.stored[value.text]}[s - s0])"
 
     def name(self, value: Val, loop: Loop | None = None) -> Val:
         """The value under a name of its own, in a line of its level or of a loop."""

@@ -23,7 +23,9 @@ class RowText:
     (`part_x`, [query][lane]) is reduced for all together, so that a number for each query costs no more than a lane.
     """
 
-    def __init__(self, emitter: CppEmitter, plan: KernelPlan, mask: Expr, sweep: Sweep, *, partial: bool) -> None:
+    def __init__(
+        self, emitter: CppEmitter, plan: KernelPlan, mask: Expr, sweep: Sweep, *, partial: bool, spans: bool
+    ) -> None:
         self._sweep = sweep
         self._partial = partial
         self._emitter = emitter
@@ -34,13 +36,38 @@ class RowText:
         bodies = (scatter.body for scatter in plan.scatters)
         self._reads_logit = sweep.reads_logit or any(node == _LOGIT for body in bodies for node in walk(body))
         self._groups = self._phases()
+        self._spans = spans and partial and mask != TRUE
+
+    @property
+    def spans(self) -> str:
+        """What products and sums read of the columns that queries keep."""
+        return "spans" if self._spans else "nullptr"
+
+    def kept_lines(self) -> list[str]:
+        """Which pairs are kept, and of which columns every few queries keep some; nothing where all is computed."""
+        if not self._spans:
+            return []
+        self._emitter.restart("rows", "pair")
+        texts = self._kept_texts()
+        lines = [f"// mask: {describe(self._mask)}", *self._emitter.levels["pair"].lines]
+        self._emitter.restart("rows", "pair")
+        return [
+            "for (int s = 0; s < used; s++) UNROLL for (int t = 0; t < KV; t++) {",
+            *indented([*lines, f"kept_pairs[s * KV + t] = {' & '.join(texts)};"], 2),
+            "}",
+            "find_spans<MR>(kept_pairs, used, spans);",
+        ]
+
+    def _kept_texts(self) -> list[str]:
+        emitter = self._emitter
+        return ["col_ok[t]", *(emitter.at(emitter.emit(clause), "pair") for clause in conjuncts(self._mask))]
 
     def lines(self) -> list[str]:
         """All of them."""
         sums = (*self._sweep.accumulators, *self._sweep.columns)
         needs = self._partial and (bool(self._plan.scatters) or any(acc.needs_mask for acc in sums))
         lines = [f"vf logit[{self._kept_rows}];"] if self._reads_logit else []
-        lines += [f"vi keep[{self._kept_rows}];"] if needs else []
+        lines += [f"vi keep[{self._kept_rows}];"] if needs and not self._spans else []
         last = len(self._groups) - 1
         for number, phase in enumerate(self._groups):
             lines += self._phase(phase, first=number == 0, last=number == last, keeps=needs)
@@ -113,14 +140,14 @@ class RowText:
     def _head(self, lines: list[str], *, keeps: bool) -> None:
         """The logit and which pairs are kept."""
         emitter = self._emitter
-        texts = ["col_ok[t]"]
-        if self._partial and self._mask != TRUE:
+        texts = ["kept_pairs[s * KV + t]"] if self._spans else ["col_ok[t]"]
+        if self._partial and self._mask != TRUE and not self._spans:
             lines.append(f"// mask: {describe(self._mask)}")
-            texts += [emitter.at(emitter.emit(clause), "pair") for clause in conjuncts(self._mask)]
+            texts = self._kept_texts()
         score = emitter.at(emitter.emit(self._plan.score), "pair") if self._reads_logit else ""
         if self._partial:
             lines.append(f"const vi kept = {' & '.join(texts)};")
-        lines += [f"keep{self._here} = kept;"] if keeps else []
+        lines += [f"keep{self._here} = kept;"] if keeps and not self._spans else []
         if self._reads_logit:
             value = f"sel(kept, {score}, bf(-INFINITY))" if self._partial else score
             lines.append(f"logit{self._here} = {value};")
@@ -154,7 +181,8 @@ class RowText:
         text = self._emitter.at(self._emitter.emit(substitute(body, {_LOGIT: Ref("s", REAL)})), "pair")
         if not self._partial or (acc is not None and not acc.needs_mask):
             return text
-        return f"sel(keep{self._here}, {text}, bf({IDENTITY['sum' if acc is None else acc.op]}))"
+        keep = "kept_pairs[s * KV + t]" if self._spans else f"keep{self._here}"
+        return f"sel({keep}, {text}, bf({IDENTITY['sum' if acc is None else acc.op]}))"
 
     def _weigh(self, acc: Accumulator, text: str, pair: Lines) -> None:
         buffer = self._weights[acc.name]

@@ -194,6 +194,8 @@ class StageText:
         lines += [f"alignas(64) float {buffer}[ROWS * KB];" for buffer in dict.fromkeys(self._weights.values())]
         lines += [f"alignas(64) float f_{a.name}[ROWS];" for a in self._weighted()]
         reduced = [a for n in self._stage.sweeps for a in self._plan.sweeps[n].accumulators if not a.weighted]
+        if not self._variant.few:
+            lines += ["vi kept_pairs[ROWS * KV];", "Span spans[ROWS / MR + 1];"]
         lines += [f"alignas(64) float part_{a.name}[V * V] = {{}};" for a in reduced]
         return [*lines, *self._keys.buffers()]
 
@@ -267,17 +269,19 @@ class StageText:
         self._emitter.refs |= {acc.name: finished_value(acc) for acc in self._done}
         pairs = [line for p in self._plan.pair_dots if self._reads(sweep, p.name) for line in pair_lines(emitter, p)]
         self._emitter.refs |= {acc.name: running_value(acc) for acc in self._done}
-        body = RowText(self._emitter, self._plan, self._mask, sweep, partial=partial).lines()
+        rows = RowText(self._emitter, self._plan, self._mask, sweep, partial=partial, spans=not self._variant.few)
+        kept, body = rows.kept_lines(), rows.lines()
         key = emitter.levels["key"]
         emitter.restart("key")
-        text = "".join((*pairs, *body))
+        text = "".join((*pairs, *kept, *body))
         reads = "jv[t]" in text or "cv[t]" in text
         columns_lines = self._of_columns(key, partial=partial) if partial or key.lines or reads else []
-        dots = [self._keys.dot(t) for t in self._plan.dots if self._reads(sweep, t.name)]
-        sums = [self._keys.sums(acc, self._weights[acc.name], self._plan.values_of(acc))
+        dots = [self._keys.dot(t, rows.spans) for t in self._plan.dots if self._reads(sweep, t.name)]
+        sums = [self._keys.sums(acc, self._weights[acc.name], self._plan.values_of(acc), rows.spans)
                 for acc in sweep.accumulators if acc.weighted]  # fmt: skip
         return [
             *columns_lines,
+            *kept,
             *dots,
             *pairs,
             *body,

@@ -6,56 +6,75 @@ struct Ahead {
   int apart;
 };
 
-// Runs f(n) for n < COUNT; on the way floats from `next` on come nearer, one line for every 128 / NR of n. If only the first
+// Runs f(n) for `from` <= n < `to`, some at a time: `to` and `from` are multiples of the vector; on the way floats from `next` on come nearer, one line for every 128 / NR of n. If only the first
 // to read a tile asked the third cache for it, all would wait with it.
-template <int COUNT, class F> INLINE void steps(const float* next, F f) {
-  constexpr int every = 128 / NR, whole = COUNT / 8 * 8;
-  for (int n = 0; n < whole; n += 8)
-    UNROLL for (int u = 0; u < 8; u++) {
+template <class F> INLINE void steps(int from, int to, const float* next, F f) {
+  constexpr int every = 128 / NR, at_once = V < 8 ? V : 8;
+  for (int n = from; n < to; n += at_once)
+    UNROLL for (int u = 0; u < at_once; u++) {
       if (u % every == 0) __builtin_prefetch(next + (n + u) / every * 16, 0, 2);
       f(n + u);
     }
-  for (int n = whole; n < COUNT; n++) f(n);
 }
 
-template <int R, int COUNT, int S>
+// Vectors of columns that some query of a few keeps, of a tile: those from `from` up to `to`. Without spans: all of them.
+struct Span {
+  int from, to;
+};
+INLINE Span span_of(const Span* spans, int group) { return spans ? spans[group] : Span{0, KV}; }
+
+template <int R, int N, int COUNT, int S>
 INLINE void products(const float* left, const float* keys, float* s, const float* next, bool more) {
-  vf sum[R][NV];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) sum[r][n] = more ? ld(s + r * KB + n * V) : vf{};
-  steps<COUNT>(next, [&](int d) __attribute__((always_inline)) {
-    vf k[NV];
-    UNROLL for (int n = 0; n < NV; n++) k[n] = ld(keys + d * NR + n * V);
+  vf sum[R][N];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = more ? ld(s + r * KB + n * V) : vf{};
+  const auto feature = [&](int d) __attribute__((always_inline)) {
+    vf k[N];
+    UNROLL for (int n = 0; n < N; n++) k[n] = ld(keys + d * NR + n * V);
     UNROLL for (int r = 0; r < R; r++) {
       const vf q = bf(left[r * S + d]);
-      UNROLL for (int n = 0; n < NV; n++) sum[r][n] += q * k[n];
+      UNROLL for (int n = 0; n < N; n++) sum[r][n] += q * k[n];
     }
-  });
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) st(s + r * KB + n * V, sum[r][n]);
+  };
+  steps(0, COUNT / V * V, next, feature);
+  for (int d = COUNT / V * V; d < COUNT; d++) feature(d);
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) st(s + r * KB + n * V, sum[r][n]);
+}
+
+// The products of vectors `from` up to `to` of a block of NR columns.
+template <int R, int N, int COUNT, int S>
+INLINE void products_within(int from, int to, const float* left, const float* keys, float* s, const float* next, bool more) {
+  if (to - from == N) products<R, N, COUNT, S>(left, keys + from * V, s + from * V, next, more);
+  else if constexpr (N > 1) products_within<R, N - 1, COUNT, S>(from, to, left, keys, s, next, more);
+}
+
+template <int R, int COUNT, int D, int S>
+INLINE void features_products(int d, const float* left, const float* keys, float* s, int used, Ahead next, const Span* spans) {
+  for (int first = 0; first < used; first += R) {
+    const Span span = span_of(spans, first / R);
+    for (int n = 0; n < KB; n += NR) {
+      const int from = span.from - n / V, to = span.to - n / V;
+      products_within<R, NV, COUNT, S>(from < 0 ? 0 : from, to < NV ? to : NV, left + first * S + d, keys + n * D + d * NR,
+                                       s + first * KB + n, next.at + first * next.apart + (d * KB + n * COUNT) / 8, d > 0);
+    }
+  }
 }
 
 // Features whose keys stay in the first cache while all queries meet them.
 constexpr int NEAR = 16384 / 4 / KB;
 
 // s[used][KB] = left[used][D], rows S apart, times a packed tile of keys: KB / NR blocks of [D][NR].
-template <int R, int D, int S> OUTLINE void inner_products(const float* left, const float* keys, float* s, int used, Ahead next) {
+template <int R, int D, int S>
+OUTLINE void inner_products(const float* left, const float* keys, float* s, int used, Ahead next, const Span* spans) {
   constexpr int whole = D / NEAR * NEAR, rest = D - whole;
-  for (int d = 0; d < whole; d += NEAR)
-    for (int first = 0; first < used; first += R)
-      for (int n = 0; n < KB; n += NR)
-        products<R, NEAR, S>(left + first * S + d, keys + n * D + d * NR, s + first * KB + n,
-                             next.at + first * next.apart + (d * KB + n * NEAR) / 8, d > 0);
-  if constexpr (rest > 0)
-    for (int first = 0; first < used; first += R)
-      for (int n = 0; n < KB; n += NR)
-        products<R, rest, S>(left + first * S + whole, keys + n * D + whole * NR, s + first * KB + n,
-                             next.at + first * next.apart + n * rest / 8, whole > 0);
+  for (int d = 0; d < whole; d += NEAR) features_products<R, NEAR, D, S>(d, left, keys, s, used, next, spans);
+  if constexpr (rest > 0) features_products<R, rest, D, S>(whole, left, keys, s, used, next, spans);
 }
 
 template <int R, int DV, int N>
-INLINE void weighted_values(const float* w, const float* values, const float* factor, float* o, const float* next) {
+INLINE void weighted_values(const float* w, const float* values, const float* factor, float* o, const float* next, Span span) {
   vf sum[R][N];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = ld(o + r * DV + n * V) * factor[r];
-  steps<KB>(next, [&](int j) __attribute__((always_inline)) {
+  steps(span.from * V, span.to * V, next, [&](int j) __attribute__((always_inline)) {
     vf v[N];
     UNROLL for (int n = 0; n < N; n++) v[n] = ld(values + j * N * V + n * V);
     UNROLL for (int r = 0; r < R; r++) {
@@ -67,16 +86,33 @@ INLINE void weighted_values(const float* w, const float* values, const float* fa
 }
 
 // o[used][DV] = o * factor[used] + w[used][KB] times a packed tile of values: blocks of [KB][NR] and one of the rest of DV.
-template <int R, int DV> OUTLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o, int used, Ahead next) {
+template <int R, int DV>
+OUTLINE void weighted_sum(const float* w, const float* values, const float* factor, float* o, int used, Ahead next, const Span* spans) {
   constexpr int whole = DV / NR * NR, rest = (DV - whole) / V;
   for (int d = 0; d < whole; d += NR)
     for (int first = 0; first < used; first += R)
       weighted_values<R, DV, NV>(w + first * KB, values + d * KB, factor + first, o + first * DV + d,
-                                  next.at + first * next.apart + d * KB / 8);
+                                 next.at + first * next.apart + d * KB / 8, span_of(spans, first / R));
   if constexpr (rest > 0)
     for (int first = 0; first < used; first += R)
       weighted_values<R, DV, rest>(w + first * KB, values + whole * KB, factor + first, o + first * DV + whole,
-                                    next.at + first * next.apart);
+                                   next.at + first * next.apart, span_of(spans, first / R));
+}
+
+// Spans of the columns that are kept by some of R queries at a time.
+template <int R> INLINE void find_spans(const vi* kept, int used, Span* spans) {
+  for (int first = 0; first < used; first += R) {
+    Span span{KV, 0};
+    for (int t = 0; t < KV; t++) {
+      vi some = kept[first * KV + t];
+      for (int s = first + 1; s < first + R && s < used; s++) some |= kept[s * KV + t];
+      if (!any(some)) continue;
+      if (span.from > t) span.from = t;
+      span.to = t + 1;
+    }
+    if (span.to < span.from) span.from = span.to;
+    spans[first / R] = span;
+  }
 }
 
 // Columns R of w[rows][KB], times values[rows][S], added to o[R][DV].
@@ -109,7 +145,8 @@ template <class T> INLINE void read_row(float* to, const T* from, int64_t stride
     memset(to, 0, 4 * padded);
     return;
   }
-  if (stride == 1) for (int d = 0; d < n; d++) to[d] = number(from[d]);
+  if (stride == 1 && sizeof(T) == 4) memcpy(to, from, 4 * n);
+  else if (stride == 1) for (int d = 0; d < n; d++) to[d] = number(from[d]);
   else for (int d = 0; d < n; d++) to[d] = number(from[d * stride]);
   for (int d = n; d < padded; d++) to[d] = 0;
 }

@@ -180,7 +180,7 @@ INLINE vf scaled_or_zero(vf p, vf n, vf x, float low) { return x < low ? vf{} : 
 #endif
 // 2^x and e^x to one unit in the last place (1.2 where nothing multiplies and adds at once), 0 below 2^-126; NaN and infinity as they should be.
 INLINE vf exp2_(vf x) {
-#if defined(__AVX512DQ__) && !defined(__clang__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(__clang__)
   const vf rest = (vf)__builtin_ia32_reduceps512_mask(x, 0, x, (unsigned short)-1);  // x - nearest(x), 0 for infinity
   return scaled_or_zero(exp2_near_zero(rest), nearest(x), x, -126.0f);
 #else
@@ -283,6 +283,15 @@ template <class F> INLINE vf reduce_each(const float* rows, F combine) {
     }
   }
   return x[0];
+}
+INLINE bool any(vi x) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  return __builtin_ia32_ptestmd512(x, x, (unsigned short)-1);
+#else
+  int32_t some = 0;
+  for (int n = 0; n < V; n++) some |= x[n];
+  return some;
+#endif
 }
 INLINE vf greater(vf a, vf b) { return a > b ? a : b; }
 INLINE vf less(vf a, vf b) { return a < b ? a : b; }
