@@ -54,11 +54,11 @@ class Keys(Protocol):
         """Lines that make tile `at` ready."""
         ...
 
-    def dot(self, term: DotTerm, spans: str) -> str:
+    def dot(self, term: DotTerm, spans: str, /) -> str:
         """Inner products of all queries, at least of the columns in `spans`."""
         ...
 
-    def sums(self, acc: Accumulator, weights: str, by: str, spans: str) -> str:
+    def sums(self, acc: Accumulator, weights: str, by: str, spans: str, /) -> str:
         """Weighted sums for all queries: of the values `by`."""
         ...
 
@@ -152,12 +152,12 @@ class PackedKeys:
         tile = f"packed[{after}]" if after else f"packed[0] + (call.shared ? run[2] * {self.sizes[0]} : 0)"
         return f"Ahead{{{tile}, {dim}}}"
 
-    def dot(self, term: DotTerm, spans: str) -> str:
+    def dot(self, term: DotTerm, spans: str, /) -> str:
         stride, number = self.left_stride(term.dim), _number(self.operands, term.right)
         return (f"inner_products<MR, {term.dim}, {stride}>(left_{plain_name(term.left)}, packed[{number}], "
                 f"s_{term.name}, used, {self._next(number)}, {spans});")  # fmt: skip
 
-    def sums(self, acc: Accumulator, weights: str, by: str, spans: str) -> str:
+    def sums(self, acc: Accumulator, weights: str, by: str, spans: str, /) -> str:
         dim = padded_text(acc.dim)
         number = _value_number(self.operands, by, self.rights)
         return (f"weighted_sum<MR, {dim}>({weights}, packed[{number}], f_{acc.name}, {acc.name}, used, "
@@ -212,14 +212,14 @@ class StridedKeys:
             f"{self.stage}_rows(call, group, hk, {head}, at{names});",
         ]
 
-    def dot(self, term: DotTerm, spans: str) -> str:
+    def dot(self, term: DotTerm, _spans: str, /) -> str:
         number = _number(self.operands, term.right)
         after = number + 1
         return (f"{self._groups}row_products<{self._group}, {term.dim}, {self.operands[after].dim}>"
                 f"(left_{plain_name(term.left)} + first * {padded_text(term.dim)}, rows{number}, rows{after}, "
                 f"s_{term.name} + first * KB);")  # fmt: skip
 
-    def sums(self, acc: Accumulator, weights: str, by: str, spans: str) -> str:
+    def sums(self, acc: Accumulator, weights: str, by: str, _spans: str, /) -> str:
         first, number = self.operands[0], _value_number(self.operands, by, self.rights)
         return (
             f"{self._groups}row_sums<{self._group}, {acc.dim}, {first.dim}>"

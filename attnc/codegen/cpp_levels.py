@@ -1,4 +1,4 @@
-"""Where values of emitted C++ live: once per unit, per query, per column, per pair, per feature, in vectors of queries."""
+"""Where values of emitted C++ live: by unit, query, vector of queries, column, pair and feature."""
 
 from __future__ import annotations
 
