@@ -37,6 +37,7 @@ class RowText:
         self._reads_logit = sweep.reads_logit or any(node == _LOGIT for body in bodies for node in walk(body))
         self._groups = self._phases()
         self._spans = spans and partial and mask != TRUE
+        self._unmasked = _products_of_unmasked(plan, sweep)
 
     @property
     def spans(self) -> str:
@@ -110,7 +111,7 @@ class RowText:
         emitter.restart("rows", "pair")
         pair = emitter.levels["pair"]
         for term in (*self._plan.dots, *self._plan.pair_dots):
-            emitter.refs[term.name] = Val(f"ld(s_{term.name} + s * KB + t * V)", "pair", "real")
+            emitter.refs[term.name] = Val(self._product(term.name), "pair", "real")
         if first:
             self._head(pair.lines, keeps=keeps)
         if self._reads_logit:
@@ -136,6 +137,15 @@ class RowText:
             "}",
             *ends,
         ]
+
+    def _product(self, name: str) -> str:
+        """A product of a pair. Where no query keeps a column it was not computed: what lies there may be no number, and
+        a weight of zero would not hide it.
+        """
+        text = f"ld(s_{name} + s * KB + t * V)"
+        if not self._spans or name not in self._unmasked:
+            return text
+        return f"sel(kept_pairs[s * KV + t], {text}, bf(0.0f))"
 
     def _head(self, lines: list[str], *, keeps: bool) -> None:
         """The logit and which pairs are kept."""
@@ -238,3 +248,10 @@ def _bare_extrema(plan: KernelPlan) -> frozenset[str]:
 
 def _names(expr: Expr) -> set[str]:
     return {node.name for node in walk(expr) if isinstance(node, Ref)}
+
+
+def _products_of_unmasked(plan: KernelPlan, sweep: Sweep) -> set[str]:
+    """The products that bodies read which vanish with the logit of a masked pair, so that nothing else masks them."""
+    bodies = [acc.body for acc in (*sweep.accumulators, *sweep.columns) if not acc.needs_mask]
+    read = {name for body in bodies for name in _names(body)}
+    return read & {term.name for term in (*plan.dots, *plan.pair_dots)}
