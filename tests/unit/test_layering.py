@@ -64,9 +64,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "tables": (*BASE, "ir"),
     "row_watch": (*BASE, "ir", "passes", "codegen"),
     "repeats": (),
+    "flops": (*BASE, "ir", "codegen", "explain", "visits"),
     "torch_op": (
         *(*BASE, "ir", "codegen", "repeats", "row_watch", "empty_masks", "calls", "executor"),
-        *("training", "signature", "folding"),
+        *("training", "signature", "folding", "flops"),
     ),
     "stages": (*BASE, "ir", "passes", "calls", "explain"),
     "block_tensors": (*BASE, "ir", "passes", "codegen", "calls", "eager", "explain", "lifts", "stages"),

@@ -60,18 +60,22 @@ def test_other_cases_agree_on_the_interpreter_and_in_cpp(case: Case) -> None:
     assert_agree(case, "interpret", "cpp")
 
 
-def _low(param: ScalarParam) -> int | None:
-    """The least value that an integer parameter takes."""
-    if param.range is None or param.range.low is None or param.type.kind != "int":
-        return None
-    return int(param.range.low) + param.range.low_open
+def _has_low(param: ScalarParam) -> bool:
+    """Whether an integer parameter has a least value, be it that of another parameter."""
+    return param.range is not None and (param.range.low is not None or param.range.low_of is not None)
+
+
+def _low(param: ScalarParam) -> int:
+    """The least value that an integer parameter takes; 1 for that of another parameter."""
+    assert param.range is not None
+    return 1 if param.range.low is None else int(param.range.low) + param.range.low_open
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_windows_and_extents_below_their_range_are_refused(name: str) -> None:
     params = select(check(load_spec(f"std:{name}")), None).scalars
     integers = [param for param in params if param.type.kind == "int"]
-    assert all(_low(param) is not None for param in integers)
+    assert all(map(_has_low, integers))
     for param in integers:
         with pytest.raises(SpecError, match=f"`{param.name}`"):
-            standard(name, **{**FIRST[name].params, param.name: (_low(param) or 0) - 1})
+            standard(name, **{**FIRST[name].params, param.name: _low(param) - 1})
