@@ -154,7 +154,7 @@ def explain(
     part = plan.parts[0]
     counts = [count_tiles(tile_map(each, names)) for each in plan.parts]
     pairs = sum(count.visited * each.tile.rows * each.tile.keys for count, each in zip(counts, plan.parts, strict=True))
-    flops = pairs * _flops_of_pair(plan) + 2 * (n + m) * state_size(plan)
+    flops = pairs * flops_of_pair(plan) + 2 * (n + m) * state_size(plan)
     moved = plan.itemsize * (n + m) * (plan.head_dim + plan.value_dim)
     half, single, bandwidth = TARGETS[target]
     rate = half if plan.itemsize == 2 else single
@@ -244,10 +244,11 @@ def _together(a: TileCounts, b: TileCounts) -> TileCounts:
     return TileCounts(a.total + b.total, a.full + b.full, a.partial + b.partial, a.sampled or b.sampled, unknown)
 
 
-def _flops_of_pair(plan: KernelPlan) -> int:
+def flops_of_pair(plan: KernelPlan) -> int:
+    """Operations of the products of one pair."""
     per_sweep = 2 * sum(dot.dim for dot in (*plan.dots, *plan.pair_dots))
-    weighted = sum(acc.weighted for acc in plan.accumulators)
-    return per_sweep * len(plan.sweeps) + 2 * plan.value_dim * weighted
+    weighted = sum(acc.dim for acc in (*plan.accumulators, *plan.columns) if acc.weighted)
+    return per_sweep * len(plan.sweeps) + 2 * weighted
 
 
 def representation(part: Part) -> str:

@@ -32,6 +32,7 @@ from attnc.codegen.cache import fingerprint
 from attnc.codegen.launch import CallInputs
 from attnc.empty_masks import warn_of_empty_mask
 from attnc.executor import Executor
+from attnc.flops import forward_flops, register_formula
 from attnc.folding import Folding
 from attnc.repeats import Repeats
 from attnc.row_watch import RowWatch
@@ -121,6 +122,9 @@ class _Registration:
         ops: Any = torch.ops.attnc
         forward_op, train_op, backward_op = (getattr(ops, name).default for name in (forward, train, backward))
         self._register_vmap(forward_op, train_op, backward_op)
+        register_formula(getattr(ops, forward), self._forward_flops)
+        register_formula(getattr(ops, train), self._forward_flops)
+        register_formula(getattr(ops, backward), self._backward_flops)
         return forward_op, _function(self, train_op, backward_op)
 
     @property
@@ -180,6 +184,19 @@ class _Registration:
         tensors = dict(zip(self.signature.tensors, rest, strict=False))
         given = [tensors[name] for name in self.signature.differentiable]
         return tuple(x.new_empty(x.shape) if want else x.new_empty(0) for x, want in zip(given, wanted, strict=True))
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def _forward_flops(self, *args: Any, **_named: Any) -> int:
+        call = check_call(self.executor.module, self.signature.unflatten(args, aux=self.aux, checks="shapes"))
+        return forward_flops(self.executor.plan(self.executor.options(call, "torch")), call)
+
+    def _backward_flops(self, *args: Any, **_named: Any) -> int:
+        raw = self.signature.unflatten(args[len(self._names) + 4 :], aux=self.aux, checks="shapes")
+        call = check_call(self.executor.module, raw)
+        plans = self.training.plans(call)
+        forward = self.executor.plan(self.executor.options(call, "torch"))
+        return sum(forward_flops(plan, call) for plan in plans) or 2 * forward_flops(forward, call)
 
     # -- vmap --------------------------------------------------------------------------------------------------------
 

@@ -113,6 +113,15 @@ class Training:
         joint = self._backend(call) in _JOINT and not self._has_states(call)
         return Backward(plan, call, seeds, wanted, partial(self._execute, plan, wanted), joint=joint).run()
 
+    def plans(self, call: CallInputs) -> tuple[KernelPlan, ...]:
+        """The plans of a derived backward; none where it is not derived."""
+        found = self.plan(_plain(call))
+        if isinstance(found, Underivable):
+            return ()
+        return tuple(
+            plan for plan in ((found.joint,) if found.joint else (found.query, found.keys)) if plan is not None
+        )
+
     def _has_states(self, call: CallInputs) -> bool:
         """Whether both sides of the backward take full tiles from states: linear work, however many passes."""
         if not may_use_states(call):
