@@ -16,7 +16,7 @@ from attnc.codegen.crosscompile import Binary, Resources, cross_compile, parse_t
 from attnc.codegen.triton_module import lower_triton
 from attnc.compiler import Tables, compile_module
 from attnc.diagnostics import CallError
-from attnc.ir.dependence import has_tile_maps
+from attnc.ir.dependence import alignment_of
 from attnc.ir.plan import KernelPlan, PlanOptions
 from attnc.passes.steps import Step, plan_of_step
 
@@ -71,7 +71,7 @@ def emit(
         spec, source=source, attention=attention, params=params or {}, tables=_tables(tensors) if tensors else None
     )
     name, itemsize = _DTYPES[dtype]
-    options = PlanOptions(head_dim, width, itemsize, aligned=has_tile_maps(module))
+    options = PlanOptions(head_dim, width, itemsize, aligned=alignment_of(module))
     plan = plan_of_step(module, options, step)
     emitted = lower_triton(plan, Variant(aux=aux))
     kernels = cross_compile(emitted, target, name, default_config(plan))

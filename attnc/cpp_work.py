@@ -347,7 +347,7 @@ def _of_boxes(part: Part, call: CallInputs, tables: Any, sequences: _Sequences, 
 
     split = any(visit.kind == "full" for visit in part.visits)
     names = {"N": call.q.shape[2], "M": call.k.shape[2], "q_offset": 0, "k_offset": 0}
-    lists = box_lists(part.axes, tables, names)
+    lists = box_lists(part, tables, names)
     count = np.bincount(lists.unit, minlength=len(lists.rows))
     starts = np.cumsum(count) - count
     ones = np.ones(len(lists.tile), np.int64)

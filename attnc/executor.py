@@ -28,7 +28,8 @@ from attnc.codegen.launch import CallInputs, Launch, TileTables, run_module
 from attnc.codegen.launch_cpp import TYPES, CppRunner, Prepared, Work
 from attnc.cpp_work import Manner, few_rows, reads_data, sizes_that_tell, works_of
 from attnc.diagnostics import warn_user
-from attnc.ir.dependence import has_tile_maps, is_aligned, looks_up_positions
+from attnc.ir.beside import tiles_beside
+from attnc.ir.dependence import alignment_of, is_aligned, looks_up_positions
 from attnc.ir.merge import splits
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, PlanOptions, Tile
@@ -89,7 +90,7 @@ class Executor:
     emitted: tuple[PlanOptions, Variant] = (PlanOptions(64, 64), Variant())
 
     def __post_init__(self) -> None:
-        self.planned = replace(self.planned, tile=self.tile, aligned=has_tile_maps(self.module))
+        self.planned = replace(self.planned, tile=self.tile, aligned=alignment_of(self.module))
         self.emitted = (self.planned, Variant())
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -269,7 +270,8 @@ class Executor:
         packed = tuple(tuple(torch.as_tensor(t.packed()).to(call.q.device) for t in tables) for tables in found)
         parts = self.plan(options).parts
         boxes = (
-            prod(t.units for t in tables) if part.axes else None for part, tables in zip(parts, found, strict=True)
+            prod(t.units for t in tables) + tiles_beside(part, call.q.shape[2]) if part.axes else None
+            for part, tables in zip(parts, found, strict=True)
         )
         return TileTables(packed, tuple(boxes))
 

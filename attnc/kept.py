@@ -189,7 +189,8 @@ def _product(part: Part, names: Mapping[str, Any]) -> Kept:
     counts = [np.concatenate(list(_coordinate_counts(axis, names))) for axis in part.axes]
     pairs = prod(int(count.sum()) for count in counts)
     rows = prod(int((count > 0).sum()) for count in counts)
-    return Kept(pairs, prod(extents) - rows, "counted axis by axis")
+    queries = prod(extents) if part.origin is None else names["N"]  # those beside the grid see nothing
+    return Kept(pairs, queries - rows, "counted axis by axis")
 
 
 def _coordinate_counts(axis: TileAxis, names: Mapping[str, Any]) -> Iterator[Ints]:

@@ -63,7 +63,7 @@ class Tiling:
 
         split = any(visit.kind == "full" for visit in self._part.visits)
         sizes = {"N": self._rows, "M": self._keys}
-        for box in boxes(self._part.axes, self._tables, sizes):
+        for box in boxes(self._part, self._tables, sizes):
             yield self._listed(box.rows), [(self._listed(keys), full and split) for keys, full in box.keys]
 
     def _key_tile(self, tile: int) -> Tokens:

@@ -155,7 +155,7 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     from attnc.driver import load_spec
     from attnc.frontend.bind import bind
     from attnc.frontend.parser import parse
-    from attnc.ir.dependence import has_tile_maps
+    from attnc.ir.dependence import alignment_of
     from attnc.ir.plan import PlanOptions
     from attnc.passes.steps import plan_of_step
 
@@ -164,7 +164,7 @@ def _emitted(request: Request, stages: Stages) -> TritonModule:
     stages("typed", module)
     module = bind(module, request.params)
     stages("bound", module)
-    aligned = has_tile_maps(module)
+    aligned = alignment_of(module)
     options = PlanOptions(request.head_dim, request.value_dim, _ITEMSIZE[request.dtype], aligned=aligned)
     plan = plan_of_step(module, options, request.step, stages)
     emitted = lower_triton(plan, Variant(aux=request.aux))

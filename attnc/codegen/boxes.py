@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnc.codegen.context import Arg, table_key
+from attnc.ir.beside import points_of
 from attnc.ir.expr import Const, Expr, Size
-from attnc.ir.plan import TileAxis
+from attnc.ir.plan import Part, TileAxis
 
 
 def extent_text(axis: TileAxis) -> str:
@@ -25,8 +26,9 @@ def _text(expr: Expr) -> str:
     return expr.name
 
 
-def query_lines(axes: Sequence[TileAxis], rows: int) -> list[str]:
+def query_lines(part: Part) -> list[str]:
     """Rows of the tile of this program, and where the axes' tables tell its visits."""
+    axes, rows = part.axes, part.tile.rows
     lines = ["rest = tile"]
     for n, axis in reversed(list(enumerate(axes))):
         lines += [
@@ -43,8 +45,9 @@ def query_lines(axes: Sequence[TileAxis], rows: int) -> list[str]:
         lines.append(f"y{n} = ({start}) * {axis.rows} + {_slot('slots', inner, axis.rows, rows)}")
         lines.append(f"x{n} = {_coordinate(axis, n, f'y{n}')}")
         inner *= axis.rows
-    lines.append(f"row = {_row(axes, 'x')}")
+    lines.append(f"row = {_row(part, 'x')}")
     lines.append(f"row_ok = {_inside(axes, 'x', 'y')}")
+    lines += _beside_lines(part)
     lines.append("i = q_offset + row")
     for n in range(len(axes)):
         lines += [
@@ -52,7 +55,24 @@ def query_lines(axes: Sequence[TileAxis], rows: int) -> list[str]:
             f"live{n} = tl.load(axis{n}_ptr + 3 * unit{n} + 1)",
             f"full{n} = tl.load(axis{n}_ptr + 3 * unit{n} + 2)",
         ]
+    if part.origin is not None:
+        lines += [f"{name}0 = tl.where(beside, 0, {name}0)" for name in ("live", "full")]
     return lines
+
+
+def _beside_lines(part: Part) -> list[str]:
+    """Programs after those of all boxes have the rows before and behind the grid, in ranges."""
+    if part.origin is None:
+        return []
+    units = " * ".join(f"(tiles{n} * {_classes(axis)})" for n, axis in enumerate(part.axes))
+    return [
+        f"boxes = {units}",
+        "beside = tile >= boxes",
+        f"other = (tile - boxes) * {part.tile.rows} + slots",
+        f"other = tl.where(other < {part.origin}, other, other + {points_of(part)})",
+        "row = tl.where(beside, other, row)",
+        "row_ok = tl.where(beside, other < N, row_ok)",
+    ]
 
 
 def count_text(axes: Sequence[TileAxis], kind: str, *, split: bool) -> str:
@@ -67,8 +87,9 @@ def count_text(axes: Sequence[TileAxis], kind: str, *, split: bool) -> str:
     return f"tl.where({all_full}, 0, {live})"
 
 
-def key_lines(axes: Sequence[TileAxis], kind: str, keys: int) -> list[str]:
+def key_lines(part: Part, kind: str) -> list[str]:
     """Columns of the key tile that the loop counter `t` stands for."""
+    axes, keys = part.axes, part.tile.keys
     count = "full" if kind == "full" else "live"
     lines = [] if len(axes) == 1 else ["rest = t"]
     for n, _ in reversed(list(enumerate(axes))):
@@ -83,7 +104,7 @@ def key_lines(axes: Sequence[TileAxis], kind: str, keys: int) -> list[str]:
         lines.append(f"ky{n} = {tile} * {axis.keys} + {_slot('lanes', inner, axis.keys, keys)}")
         lines.append(f"kx{n} = {_coordinate(axis, n, f'ky{n}')}")
         inner *= axis.keys
-    lines.append(f"col = {_row(axes, 'kx')}")
+    lines.append(f"col = {_row(part, 'kx')}")
     lines.append("j = k_offset + col")
     return lines
 
@@ -136,9 +157,9 @@ def _inside(axes: Sequence[TileAxis], x: str, y: str) -> str:
     return " & ".join(terms)
 
 
-def _row(axes: Sequence[TileAxis], name: str) -> str:
-    terms = (
+def _row(part: Part, name: str) -> str:
+    terms = [
         f"{name}{n}" if _text(axis.stride) == "1" else f"{name}{n} * {_text(axis.stride)}"
-        for n, axis in enumerate(axes)
-    )
-    return " + ".join(terms)
+        for n, axis in enumerate(part.axes)
+    ]
+    return " + ".join([*([str(part.origin)] if part.origin else []), *terms])

@@ -82,7 +82,7 @@ class _AttentionKernel:
         lanes = f"lanes = tl.arange(0, {tile.keys})"
         program = program_lines("H", self._variant, descending=self._part.descending)
         if self._part.axes:
-            return (*program, *boxes.query_lines(self._part.axes, tile.rows), lanes)
+            return (*program, *boxes.query_lines(self._part), lanes)
         listed = () if self._part.listing is None else listing_lines(self._part.listing)
         return (
             *program,
@@ -147,10 +147,10 @@ class _AttentionKernel:
 
     def _columns(self, visit: Visit) -> tuple[list[str], str, list[str]]:
         """Lines before the loop of a visit, its count, and the lines that turn its counter into columns."""
-        tile, axes = self._part.tile, self._part.axes
+        axes = self._part.axes
         if axes:
             count = boxes.count_text(axes, visit.kind, split=len(self._part.visits) > 1)
-            return [], count, boxes.key_lines(axes, visit.kind, tile.keys)
+            return [], count, boxes.key_lines(self._part, visit.kind)
         if self._part.listing is not None:
             return [], f"{visit.kind}_count", [*listed_tile_lines(visit.kind), *self._column_lines()]
         before, count, index = piece_lines(self._emitter, visit)

@@ -24,6 +24,7 @@ from attnc.ir.expr import (
     Var,
 )
 from attnc.ir.module import AttentionModule
+from attnc.ir.plan import Alignment
 from attnc.ir.traverse import children, walk
 
 #: "i": query positions, "j": key positions, "b"/"h"/"hk": batch and heads.
@@ -109,11 +110,24 @@ def has_tile_maps(module: AttentionModule) -> bool:
     return any(isinstance(x, GridCoord | Exists | Lift) or (isinstance(x, Call) and x.fn in _NOT_AFFINE) for x in nodes)
 
 
-def is_aligned(module: AttentionModule, n: int, m: int) -> bool:
-    """Whether a call of these sizes at offset 0 has tiles that follow its tokens, all of them on the grid if any."""
+def alignment_of(module: AttentionModule) -> Alignment:
+    """How the calls that a module is made for lie to its grid, when no call is known."""
+    if not has_tile_maps(module):
+        return False
+    return "beside" if module.grid_q is not None and module.grid_q.beside else True
+
+
+def is_aligned(module: AttentionModule, n: int, m: int) -> Alignment:
+    """Whether a call of these sizes at offset 0 has tiles that follow its tokens, and how those lie to a grid."""
     if n != m or not has_tile_maps(module):
         return False
-    if module.grid_q is None:
+    grid = module.grid_q
+    if grid is None:
         return True
-    extents = [int(extent.value) for extent in module.grid_q.extents if isinstance(extent, Const)]
-    return len(extents) == len(module.grid_q.extents) and n == prod(extents)
+    extents = [int(extent.value) for extent in grid.extents if isinstance(extent, Const)]
+    if len(extents) < len(grid.extents) or not isinstance(grid.start, Const):
+        return False
+    start, others = int(grid.start.value), n - prod(extents)
+    if start == others == 0:
+        return True
+    return "beside" if 0 <= start <= others else False

@@ -27,6 +27,11 @@ class Tile:
     keys: int
 
 
+#: Whether row r of the queries and of the keys is position r, and N == M. On a grid: of all its points, and no others;
+#: or "beside" others, before the grid's first point and behind its last.
+Alignment = Literal[False, True, "beside"]
+
+
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What a plan is made for. `tile` overrides the choice of the tiling pass (tests, tuning)."""
@@ -35,8 +40,8 @@ class PlanOptions:
     value_dim: int
     itemsize: int = 2
     tile: Tile | None = None
-    #: Calls where row r of the queries and of the keys is position r, and N == M: tiles may follow a grid.
-    aligned: bool = False
+    #: Calls whose tiles may follow a grid.
+    aligned: Alignment = False
     #: Calls of many tiles whose offsets the host knows: what depends on data may be listed before the kernels run.
     listed: bool = False
     #: Such calls, where the host knows everything that the mask reads: what has no closed form may be listed.
@@ -113,6 +118,9 @@ class Part:
     tiles those are, a table per axis tells at the call. The visits have no pieces then. With a `listing` tiles are
     ranges of positions, the call lists those that are visited, and the visits are what it could list at most.
 
+    `origin`: the stored row of the first point of a grid beside which there are other rows. Those before it and behind
+    the last point are query tiles, too, after all boxes: ranges of rows that visit nothing.
+
     `covers`: the visits are more than the live tiles, which have no short closed form. `mask` is what the part keeps,
     where a plan has several or its tiles are listed from numbers: together they keep what the plan's mask keeps, no two
     of them the same pair. `descending`: later query tiles have more work, so they start first.
@@ -128,6 +136,7 @@ class Part:
     descending: bool = False
     first_live: bool = False
     covers: bool = False
+    origin: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

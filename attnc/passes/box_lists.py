@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnc.ir.plan import TileAxis
-from attnc.passes.tile_tables import AxisTable, axis_extent, class_count, coordinates, tile_counts, values_of
+from attnc.ir.plan import Part, TileAxis
+from attnc.passes.tile_tables import (
+    AxisTable,
+    axis_extent,
+    class_count,
+    coordinates,
+    rows_beside,
+    tile_counts,
+    values_of,
+)
 
 Ints = NDArray[Any]
 
@@ -33,12 +41,14 @@ class BoxLists:
     full: Ints
 
 
-def box_lists(axes: Sequence[TileAxis], tables: Sequence[AxisTable], names: Mapping[str, int]) -> BoxLists:
-    """The boxes of all axes together. Query tiles without rows and key tiles without keys stay, empty."""
+def box_lists(part: Part, tables: Sequence[AxisTable], names: Mapping[str, int]) -> BoxLists:
+    """The boxes of a part, then its query tiles beside the grid. Those without rows and key tiles without keys stay,
+    empty.
+    """
     rows = keys = np.zeros((1, 1), np.int64)
     unit = tile = np.zeros(1, np.int64)
     full = np.ones(1, np.bool_)
-    for axis, table in zip(axes, tables, strict=True):
+    for axis, table in zip(part.axes, tables, strict=True):
         stride = int(values_of(axis.stride, names))
         extent = axis_extent(axis, names)
         queries, columns = tile_counts(axis, extent)
@@ -52,6 +62,9 @@ def box_lists(axes: Sequence[TileAxis], tables: Sequence[AxisTable], names: Mapp
         tile = (tile[:, None] * (class_count(axis, extent) * columns) + own_tile).reshape(-1)
         full = (full[:, None] & own_full).reshape(-1)
     order = np.argsort(2 * unit + ~full, kind="stable")
+    if part.origin is not None:
+        rows, keys = (np.where(tiles >= 0, tiles + part.origin, -1) for tiles in (rows, keys))
+        rows = np.concatenate((rows, rows_beside(part, names["N"])))
     return BoxLists(rows, keys, unit[order], tile[order], full[order])
 
 

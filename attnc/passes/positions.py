@@ -17,6 +17,7 @@ from attnc.ir.build import call, compare, conj, is_const, mul, sub
 from attnc.ir.expr import TRUE, Call, Const, Expr, GridCoord, Index, Lookup, Size, Value, int_const
 from attnc.ir.fold import fold
 from attnc.ir.module import AttentionModule, Grid, TensorParam
+from attnc.ir.plan import Alignment
 from attnc.ir.traverse import transform, walk
 from attnc.ir.types import INT, VectorType
 from attnc.passes.errors import NotLowerable, RotatedFeatures, fail
@@ -28,12 +29,14 @@ K_OFFSET = Value("k_offset", INT)
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Rewrites expressions of one module for one D and Dv; `aligned`: for calls of N = M at offset 0."""
+    """Rewrites expressions of one module for one D and Dv; `aligned`: for calls of N = M at offset 0, all of them on
+    the grid if there is one, or "beside" others.
+    """
 
     module: AttentionModule
     head_dim: int
     value_dim: int
-    aligned: bool = False
+    aligned: Alignment = False
 
     def lower(self, expr: Expr) -> Expr:
         """The expression over stored rows, folded. Raises SpecError for a rotation that does not fit the vector."""
@@ -45,7 +48,7 @@ class Positions:
 
     def on_grid(self, expr: Expr) -> Expr:
         """The expression, not folded, without asking whether positions lie on their grid, where all of a call do."""
-        return transform(expr, self._member) if self.aligned and self.module.grid_q is not None else expr
+        return transform(expr, self._member) if self.aligned is True and self.module.grid_q is not None else expr
 
     def _member(self, node: Expr) -> Expr:
         if not isinstance(node, Call) or node.fn != "in_grid":
@@ -58,7 +61,8 @@ class Positions:
         """Sizes and offsets of the calls that the plan is for."""
         if not self.aligned:
             return {}
-        extents = self.module.grid_q.extents if self.module.grid_q else (Size("N"),)
+        grid = self.module.grid_q if self.aligned is True else None
+        extents = (Size("N"),) if grid is None else grid.extents
         count = _product(extents) if all(isinstance(extent, Const) for extent in extents) else Size("N")
         return {Q_OFFSET: int_const(0), K_OFFSET: int_const(0), Size("N"): count, Size("M"): count}
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -32,18 +32,14 @@ from attnc.ir.traverse import distinct, substitute
 from attnc.ir.types import INT
 from attnc.passes.block_sparsity import MAX_STEP, ROUGH, BlockSparsity
 from attnc.passes.isl import isl
-from attnc.passes.mask_axes import separated
+from attnc.passes.mask_axes import all_conjuncts, separated
 from attnc.passes.mask_sets import Symbols, mask_bounds
 from attnc.passes.mask_splits import MAX_CASES, Pair, ways
 from attnc.passes.positions import Positions
+from attnc.passes.tile_areas import all_tiles, area_of, int_of, is_static, rows_of, visited_boxes, visited_ranges
 from attnc.passes.tile_tables import (
-    ANY_NUMBER,
-    LongTableError,
-    NotCountableError,
-    axis_table,
     class_count,
     coordinates,
-    count_of_ranges,
     is_countable,
     kept_pairs,
     steps,
@@ -57,14 +53,8 @@ _MAX_DIVISOR = 256
 _ROW_STEP = 7
 #: Fewest queries, and fewest keys, of a tile.
 _LEAST = 16
-#: Longest axis of a grid whose pairs are looked at while planning.
-_LONGEST = 1024
 #: Positions by which one sees whether closed forms leave out any tile. Windows may be longer than the first.
 _TRIED = (1 << 11, 1 << 16, 1 << 21)
-#: Positions for which a mask without a grid is compared as one part and as two.
-_LONG = 16384
-#: Entries of tables without closed forms that are made to compare parts on longer grids: less than a second.
-_MOST_ENTRIES = 1 << 15
 #: Ranges of positions, found when they are asked for: classes of positions do without.
 Flat = Callable[[], Part]
 
@@ -99,16 +89,14 @@ def choose_parts(module: AttentionModule, positions: Positions, tile: Tile, flat
     """The parts with the fewest visited pairs: `flat`, one with axes, or a disjunction split in two."""
     module = replace(module, mask=fold(positions.on_grid(module.mask)))
     one = _choose(module, positions, tile, flat)
-    cases = [_worth_trying(module, way) for way in ways(module.mask)]
-    best, least = (one,), _area((one,), module) if any(cases) else None
+    cases = [_worth_trying(module, positions, way) for way in ways(module.mask)]
+    best, least = (one,), area_of((one,), module) if any(cases) else None
     for orders in cases if least is not None else ():
         for masks in orders:
             found = None if least is None else _of_masks(masks, module, positions, tile, least)
             best, least = found or (best, least)
             if found is not None and all(part.exact for part in best):
                 break  # the other order differs in the pairs that both masks keep
-    if any(cases) and least is None and one.axes:
-        return (replace(one, why=f"{one.why}; its table is too long to compare it with two parts"),)
     return best
 
 
@@ -120,22 +108,25 @@ def _of_masks(
     area: int | None = None
     for mask in masks:
         parts = (*parts, _of_mask(replace(module, mask=mask), positions, tile))
-        area = _area(parts, module)
+        area = area_of(parts, module)
         if area is None or area >= least:
             return None
     return (parts, area) if area is not None and any(part.axes for part in parts) else None
 
 
-def _worth_trying(module: AttentionModule, orders: tuple[Pair, Pair]) -> tuple[Pair, ...]:
+def _worth_trying(module: AttentionModule, positions: Positions, orders: tuple[Pair, Pair]) -> tuple[Pair, ...]:
     """The orders of a way in which a mask may have axes."""
-    return tuple(masks for masks in orders if any(_may_have_axes(module, mask) for mask in masks))
+    return tuple(masks for masks in orders if any(_may_have_axes(module, positions, mask) for mask in masks))
 
 
-def _may_have_axes(module: AttentionModule, mask: Expr) -> bool:
+def _may_have_axes(module: AttentionModule, positions: Positions, mask: Expr) -> bool:
     """A quick look before a case is planned: a grid of which it asks something by axis, or a class that it may keep."""
-    if module.grid_q is not None or module.grid_k is not None:
-        return module.grid_q == module.grid_k and _is_static(module.grid_q) and bool(separated(mask).axes)
-    return any(_likely_moduli(mask))
+    if module.grid_q is None and module.grid_k is None:
+        return any(_likely_moduli(mask))
+    if module.grid_q != module.grid_k or not is_static(module.grid_q):
+        return False
+    inside = _of_grid(mask) if positions.aligned == "beside" else mask
+    return inside is not None and bool(separated(inside).axes)
 
 
 def _likely_moduli(mask: Expr) -> Iterator[int]:
@@ -156,26 +147,6 @@ def _of_mask(module: AttentionModule, positions: Positions, tile: Tile) -> Part:
     return replace(part, mask=lowered)
 
 
-def _area(parts: tuple[Part, ...], module: AttentionModule) -> int | None:
-    """Pairs in visited tiles, with what it costs to hand accumulators from part to part.
-
-    None when data decides, or when a table would be too long to be made for a comparison.
-    """
-    size = _LONG
-    if module.grid_q is not None and _is_static(module.grid_q):
-        size = prod(_int(extent) for extent in module.grid_q.extents)
-    total = (len(parts) - 1) * size * parts[0].tile.keys
-    most = _MOST_ENTRIES if size > _LONG else ANY_NUMBER
-    try:
-        for part in parts:
-            tile = part.tile
-            tiles = _visited(part.axes, size, most) if part.axes else count_of_ranges(part.visits, tile, size)
-            total += tiles * tile.rows * tile.keys
-    except (NotCountableError, LongTableError):
-        return None
-    return total
-
-
 def _choose(module: AttentionModule, positions: Positions, tile: Tile, flat: Flat) -> Part:
     """The part with the fewest visited tiles: `flat`, or one with axes."""
     if module.grid_q is None and module.grid_k is None:
@@ -184,11 +155,13 @@ def _choose(module: AttentionModule, positions: Positions, tile: Tile, flat: Fla
     if found is None:
         return _listed(module, positions, flat())
     axes, is_product = found
-    size = prod(int(axis.extent.value) for axis in axes if isinstance(axis.extent, Const))
-    boxes, ranges = _visited(axes, size), _visited_flat(flat(), size)
+    assert module.grid_q is not None
+    size = rows_of(module.grid_q)
+    boxes, ranges = visited_boxes(axes, size), visited_ranges(flat(), size)
     if boxes > ranges or (boxes == ranges and (flat().exact or not is_product)):
         return flat()
-    return _part(axes, boxes, ranges, is_product=is_product)
+    part = _part(axes, boxes, ranges, is_product=is_product)
+    return replace(part, origin=int_of(module.grid_q.start)) if positions.aligned == "beside" else part
 
 
 def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bool) -> Part:
@@ -197,7 +170,7 @@ def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bo
     kept = [kept_pairs(axis, {}) for axis in axes]
     shape = [" x ".join(str(n) for n in sizes) for sizes in ([a.rows for a in axes], [a.keys for a in axes])]
     why = f"boxes of {shape[0]} queries by {shape[1]} keys visit {boxes} tiles, ranges of positions {ranges}"
-    classes = prod(class_count(axis, _int(axis.extent)) for axis in axes)
+    classes = prod(class_count(axis, int_of(axis.extent)) for axis in axes)
     if classes > 1:
         kinds = {"blocks" if axis.block else "residue classes" for axis in axes if axis.block or axis.modulus > 1}
         why += f"; {classes} {' and '.join(sorted(kinds))}"
@@ -208,28 +181,18 @@ def _part(axes: tuple[TileAxis, ...], boxes: int, ranges: int, *, is_product: bo
     return Part(tile, tuple(Visit(kind, ()) for kind in kinds), is_product, why, axes)
 
 
-def _visited(axes: tuple[TileAxis, ...], size: int, most: int = ANY_NUMBER) -> int:
-    names = {"N": size, "M": size, "q_offset": 0, "k_offset": 0}
-    return prod(int(axis_table(axis, names, most).live.sum()) for axis in axes)
-
-
-def _visited_flat(part: Part, size: int) -> int:
-    """Tiles that ranges of positions visit, for as many positions as the grid has."""
-    try:
-        return count_of_ranges(part.visits, part.tile, size)
-    except NotCountableError:  # ranges that depend on data: as if all were visited
-        return _all_tiles(part.tile, size)
-
-
 # -- boxes -----------------------------------------------------------------------------------------------------------
 
 
 def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[tuple[TileAxis, ...], bool] | None:
     """Axes of boxes with the fewest visited tiles, and whether the mask is no more than their product."""
     grid = module.grid_q
-    if grid is None or grid != module.grid_k or not _is_static(grid):
+    if grid is None or grid != module.grid_k or not is_static(grid):
         return None
-    parts = separated(module.mask)
+    mask = _of_grid(module.mask) if positions.aligned == "beside" else module.mask
+    if mask is None or (positions.aligned is True and grid.start != int_const(0)):
+        return None
+    parts = separated(mask)
     found: list[_Axis] = []
     for number in range(len(grid.names)):
         axis = _grid_axis(grid, number, parts.axes.get(number, TRUE), positions)
@@ -245,12 +208,13 @@ def _boxes(module: AttentionModule, positions: Positions, tile: Tile) -> tuple[t
     return axes, parts.is_product and parts.uniform == TRUE
 
 
-def _is_static(grid: Grid | None) -> bool:
-    return (
-        grid is not None
-        and grid.start == int_const(0)
-        and all(isinstance(extent, Const) and 1 <= extent.value <= _LONGEST for extent in grid.extents)
-    )
+def _of_grid(mask: Expr) -> Expr | None:
+    """The mask without its clauses that query and key are on the grid; None when it keeps any other token."""
+    clauses = all_conjuncts(mask)
+    members = [clause for clause in clauses if isinstance(clause, Call) and clause.fn == "in_grid"]
+    if {member.args[0] for member in members} != {_I, _J}:
+        return None
+    return reduce(conj, (clause for clause in clauses if clause not in members), TRUE)
 
 
 def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _Axis | None:
@@ -259,7 +223,7 @@ def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _
     relation = fold(substitute(clause, alone))
     if not is_countable(relation, frozenset(("i", "j"))):
         return None
-    extent = _int(grid.extents[number])
+    extent = int_of(grid.extents[number])
     x = np.arange(extent, dtype=np.int64)
     kept = np.broadcast_to(
         np.asarray(values_of(relation, {"i": x[:, None], "j": x[None, :]}), np.bool_), (extent, extent)
@@ -269,15 +233,10 @@ def _grid_axis(grid: Grid, number: int, clause: Expr, positions: Positions) -> _
     blocks = (w for w in _divisors(relation, "floordiv") if w < extent and not kept[rows // w != columns // w].any())
     block = min(blocks, default=0) if modulus == 1 else 0
     query, key = (positions.lower(GridCoord(side, number)) for side in ("q", "k"))
-    stride = prod(_int(e) for e in grid.extents[number + 1 :])
+    stride = prod(int_of(e) for e in grid.extents[number + 1 :])
     axis = TileAxis(int_const(extent), int_const(stride), 1, 1, modulus, query, key, relation, block=block)
     members = [coordinates(axis, extent, c, x) for c in range(class_count(axis, extent))]
     return _Axis(axis, extent, tuple(kept[np.ix_(member, member)] for member in members))
-
-
-def _int(expr: Expr) -> int:
-    assert isinstance(expr, Const)
-    return int(expr.value)
 
 
 def _divisors(relation: Expr, fn: str) -> Iterator[int]:
@@ -361,13 +320,9 @@ def _leaves_out(flat: Part, module: AttentionModule) -> bool:
     grid = module.grid_q
     extents = () if grid is None else grid.extents
     is_static = grid is not None and all(isinstance(extent, Const) for extent in extents)
-    longest = prod(map(_int, extents)) if is_static else max(_TRIED)
+    longest = prod(map(int_of, extents)) if is_static else max(_TRIED)
     lengths = sorted({min(n, longest) for n in _TRIED} | {longest})
-    return any(_visited_flat(flat, n) < _all_tiles(flat.tile, n) for n in lengths)
-
-
-def _all_tiles(tile: Tile, n: int) -> int:
-    return -(-n // tile.rows) * -(-n // tile.keys)
+    return any(visited_ranges(flat, n) < all_tiles(flat.tile, n) for n in lengths)
 
 
 def _member(index: Index, modulus: int) -> Expr:

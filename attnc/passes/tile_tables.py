@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnc.diagnostics import InternalError
+from attnc.ir.beside import points_of, tiles_beside
 from attnc.ir.expand import written_out
 from attnc.ir.expr import Call, Const, Exists, Expr, Index, Param, Ref, Size, Value, Var
-from attnc.ir.plan import Piece, Tile, TileAxis, Visit
+from attnc.ir.plan import Part, Piece, Tile, TileAxis, Visit
 from attnc.ir.types import INT
 from attnc.passes.numpy_functions import FUNCTIONS
 from attnc.passes.spans import Span
@@ -303,21 +304,25 @@ class Box:
     keys: tuple[tuple[Ints, bool], ...]
 
 
-def boxes(axes: Sequence[TileAxis], tables: Sequence[AxisTable], names: Mapping[str, int]) -> Iterator[Box]:
+def boxes(part: Part, tables: Sequence[AxisTable], names: Mapping[str, int]) -> Iterator[Box]:
     """All query tiles that have rows, in the order of the kernels' programs."""
+    axes, origin = part.axes, part.origin or 0
     extents = [axis_extent(axis, names) for axis in axes]
     strides = [int(values_of(axis.stride, names)) for axis in axes]
     for units in product(*(range(len(table.starts)) for table in tables)):
         sides = [_Side(axis, extent, unit) for axis, extent, unit in zip(axes, extents, units, strict=True)]
-        rows = _stored([side.queries() for side in sides], strides)
+        rows = _stored([side.queries() for side in sides], strides, origin)
         if rows.size:
             live = [
                 [(side.keys(int(tile)), n < table.full[unit]) for n, tile in enumerate(table.entries_of(unit))]
                 for side, table, unit in zip(sides, tables, units, strict=True)
             ]
             chosen = product(*live)
-            keys = ((_stored([x for x, _ in entry], strides), all(full for _, full in entry)) for entry in chosen)
+            keys = (
+                (_stored([x for x, _ in entry], strides, origin), all(full for _, full in entry)) for entry in chosen
+            )
             yield Box(rows, tuple(keys))
+    yield from (Box(rows[rows >= 0], ()) for rows in rows_beside(part, names["N"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,9 +349,18 @@ class _Side:
         return self._tile(tile * self.axis.keys, self.axis.keys, self._place()[0])
 
 
-def _stored(coordinates: Sequence[Ints], strides: Sequence[int]) -> Ints:
+def _stored(coordinates: Sequence[Ints], strides: Sequence[int], origin: int) -> Ints:
     """Stored rows of all combinations of coordinates, the last axis fastest."""
-    total = np.zeros(1, np.int64)
+    total = np.full(1, origin, np.int64)
     for x, stride in zip(coordinates, strides, strict=True):
         total = (total[:, None] + x[None, :] * stride).reshape(-1)
     return total
+
+
+def rows_beside(part: Part, n: int) -> Ints:
+    """Stored rows of the query tiles beside a grid [tiles, rows], -1 where there is none."""
+    tiles = np.full(tiles_beside(part, n) * part.tile.rows, -1, np.int64)
+    if part.origin is not None:
+        others = np.arange(n - points_of(part))
+        tiles[: others.size] = np.where(others < part.origin, others, others + points_of(part))
+    return tiles.reshape(-1, part.tile.rows)

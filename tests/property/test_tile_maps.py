@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import attnc
 from attnc.compiler import compile_module
+from attnc.ir.dependence import alignment_of
 from attnc.ir.module import AttentionModule
 from attnc.ir.plan import KernelPlan, Part, PlanOptions, Tile, Visit
 from attnc.passes.pipeline import make_plan
@@ -58,6 +59,9 @@ def sources(draw: st.DrawFn) -> tuple[str | None, tuple[tuple[str, Any], ...]]:
         f"mask (i - j) % {modulus} == 0 and (i // {modulus} + j // {modulus}) % 2 == 0",
         f"mask (i // {modulus} + j // 3) % 2 == 0 and (i // 7) * (i // 7) <= {size} + j and j <= i",
         f"{grid} mask (i.y == j.y or i.x == j.x) and j <= i",
+        f"{grid} at {size} mask not (i in grid) or not (j in grid) or (abs(i.x - j.x) < {x[1]} and i.y == j.y)",
+        f"{grid} at {size} mask j in grid and i in grid and abs(i.y - j.y) < {y[1]} and i.x % {x[1]} == j.x % {x[1]}",
+        f"{grid} at {size} mask not (j in grid) or (i in grid and abs(i.x - j.x) < {x[1]} and j <= i)",
     ]
     text = draw(st.sampled_from(texts))
     if text is None:
@@ -66,10 +70,12 @@ def sources(draw: st.DrawFn) -> tuple[str | None, tuple[tuple[str, Any], ...]]:
 
 
 def length(module: AttentionModule, free: int) -> int:
-    """The number of tokens: the grid's, or `free`."""
-    if module.grid_q is None:
+    """The number of tokens: the grid's with what may lie beside it, or `free`."""
+    grid = module.grid_q
+    if grid is None:
         return free
-    return int(np.prod([extent.value for extent in module.grid_q.extents]))
+    points = int(np.prod([extent.value for extent in grid.extents]))
+    return points + (grid.start.value + free % 40 if grid.beside else 0)
 
 
 def dense(module: AttentionModule, n: int) -> NDArray[np.bool_]:
@@ -82,7 +88,7 @@ def dense(module: AttentionModule, n: int) -> NDArray[np.bool_]:
 
 def plan_of(module: AttentionModule, rows: int, keys: int) -> KernelPlan:
     """The plan of aligned calls."""
-    return make_plan(module, PlanOptions(16, 16, 4, Tile(rows, keys), aligned=True))
+    return make_plan(module, PlanOptions(16, 16, 4, Tile(rows, keys), aligned=alignment_of(module)))
 
 
 def part_of(module: AttentionModule, rows: int, keys: int) -> Part:
@@ -114,7 +120,7 @@ def check_boxes(part: Part, kept: NDArray[np.bool_], keys: int) -> None:
     tables = [axis_table(axis, names) for axis in part.axes]
     split = part.visits[0].kind == "full"
     covered, seen = np.zeros((n, n), bool), []
-    for box in boxes(part.axes, tables, names):
+    for box in boxes(part, tables, names):
         seen += box.rows.tolist()
         for columns, full in box.keys:
             here = np.ix_(box.rows, columns)
